@@ -1,0 +1,45 @@
+"""Which tensor is quantized how: scales and zero points as plain numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .skipped import Skipped
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightQuant:
+    """Weights of ``layer`` (dotted module name): ``scale`` has one entry, or one per index of ``axis``.
+
+    Real value = scale * (integer - zero_point), integer in ``[qmin, qmax]``.
+    """
+
+    layer: str
+    bits: int
+    qmin: int
+    qmax: int
+    axis: int | None
+    scale: tuple[float, ...]
+    zero_point: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EdgeQuant:
+    """Values produced by graph node ``node`` (name in the captured graph), per tensor."""
+
+    node: str
+    bits: int
+    qmin: int
+    qmax: int
+    scale: float
+    zero_point: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantPlan:
+    """A static quantization of the folded, captured model."""
+
+    weights: tuple[WeightQuant, ...]
+    edges: tuple[EdgeQuant, ...]
+    estimator: str = ""
+    skipped: tuple[Skipped, ...] = ()

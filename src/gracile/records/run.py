@@ -1,0 +1,76 @@
+"""What a run of a recipe leaves behind: ``run.json``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from .measurement import Comparison, Ratio, Speed
+from .proof import Proof
+from .skipped import Skipped
+
+
+@dataclass(frozen=True, kw_only=True)
+class Headline:
+    """The figures of one model. ``macs`` and ``params`` are counted, the rest is measured.
+
+    ``accuracy`` is in percent on ``n`` test examples; ``size_bytes`` is the deployable file on disk;
+    ``images_per_s`` is measured at ``batch`` on ``runtime``.
+    """
+
+    accuracy: float
+    n: int
+    macs: int
+    params: int
+    size_bytes: int
+    images_per_s: float
+    runtime: str = ""
+    batch: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepRecord:
+    """One step: ``kind`` names the technique, ``detail`` holds its plan and numbers as plain JSON data."""
+
+    name: str
+    kind: str
+    seconds: float
+    resumed: bool = False
+    accuracy: float | None = None
+    detail: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """A file that the run made; ``path`` is relative to the run's folder."""
+
+    name: str
+    path: str
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Everything about a run. ``verdict`` lists sentences, what got worse first."""
+
+    name: str
+    recipe: dict[str, Any]
+    versions: dict[str, str]
+    hardware: dict[str, Any]
+    seed: int
+    before: Headline
+    after: Headline
+    comparison: Comparison | None
+    steps: tuple[StepRecord, ...]
+    artifacts: tuple[Artifact, ...]
+    skips: tuple[Skipped, ...]
+    proofs: tuple[Proof, ...]
+    speeds: tuple[Speed, ...]
+    ratios: tuple[Ratio, ...]
+    verdict: tuple[str, ...]
+    plan: dict[str, Any]
+    kernels: tuple[dict[str, Any], ...] = ()
+    parity: tuple[dict[str, Any], ...] = ()
+    curves: tuple[dict[str, Any], ...] = ()
+    format_version: int = 1
