@@ -1,1 +1,7 @@
 """TODO-package-docstring observe."""
+
+from .batches import Augmentation as Augmentation
+from .batches import Batches as Batches
+from .batches import DatasetBatches as DatasetBatches
+from .batches import as_batches as as_batches
+from .batches import batch_order as batch_order
