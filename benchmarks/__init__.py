@@ -1,0 +1,1 @@
+"""What the project claims, each claim a command: ``python -m benchmarks.NAME --json OUT``."""
