@@ -1,7 +1,7 @@
 """Rows of results: each holds a figure, the bar that it must clear, and the command that makes it again.
 
-A benchmark is a module with a function ``run(arguments) -> list[Row]`` (or ``(rows, details)``) and, at its
-end, ``if __name__ == "__main__": sys.exit(benchmark_main(run, name="zoo"))``. The rows, each with its ``must``,
+A benchmark is a module with a function ``run(arguments) -> list[Row]`` (or ``(rows, details)``), ended by
+``if __name__ == "__main__": sys.exit(benchmark_main(run, name="zoo"))``. The rows, each with its ``must``,
 are committed as ``docs/results/NAME.json``; what has no bar of its own (one line per model, say) goes into
 the details, ``docs/results/NAME.details.json``.
 """
