@@ -6,6 +6,11 @@ sentences. ``exit_code`` is what the command ends with: 2 for wrong use, 1 for a
 
 from __future__ import annotations
 
+import difflib
+import importlib
+from collections.abc import Iterable
+from types import ModuleType
+
 
 class GracileError(Exception):
     """Root of all errors raised on purpose.
@@ -87,3 +92,41 @@ class ExportError(GracileError):
 
 class StorageError(GracileError):
     """A file could not be written, or is damaged."""
+
+
+def did_you_mean(found: str, known: Iterable[str]) -> str:
+    """A sentence for ``do``: the close matches of ``found``, else everything known (at most twelve).
+
+    Example:
+        >>> did_you_mean("resnet65", ["resnet20", "resnet56", "lenet"])
+        'Did you mean resnet56 or resnet20?'
+        >>> did_you_mean("transformer", ["digits", "mnist"])
+        'Choose from digits, mnist.'
+    """
+    names = list(known)
+    close = difflib.get_close_matches(found, names, n=3, cutoff=0.7)
+    if close:
+        return f"Did you mean {' or '.join(close)}?"
+    rest = f" and {len(names) - 12} more" if len(names) > 12 else ""
+    return f"Choose from {', '.join(names[:12])}{rest}."
+
+
+def import_extra(module: str, extra: str) -> ModuleType:
+    """Import an optional dependency.
+
+    Raises:
+        MissingExtra: It is not installed; the text names the command that installs it.
+
+    Example:
+        >>> import_extra("json", "vision").__name__
+        'json'
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingExtra(
+            module,
+            wanted="this optional package to be installed",
+            found=str(error),
+            do=f"Run: pip install 'gracile[{extra}]'",
+        ) from error

@@ -26,3 +26,5 @@ from .run import Headline as Headline
 from .run import Run as Run
 from .run import StepRecord as StepRecord
 from .skipped import Skipped as Skipped
+from .user_code import is_user_code as is_user_code
+from .user_code import user_function as user_function
