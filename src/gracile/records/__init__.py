@@ -26,5 +26,11 @@ from .run import Headline as Headline
 from .run import Run as Run
 from .run import StepRecord as StepRecord
 from .skipped import Skipped as Skipped
+from .text import bytes_text as bytes_text
+from .text import count_text as count_text
+from .text import number_text as number_text
+from .text import ratio_text as ratio_text
+from .text import runtime_text as runtime_text
+from .text import seconds_text as seconds_text
 from .user_code import is_user_code as is_user_code
 from .user_code import user_function as user_function

@@ -52,7 +52,12 @@ class Artifact:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """Everything about a run. ``verdict`` lists sentences, what got worse first."""
+    """Everything about a run.
+
+    ``verdict`` lists sentences; the first ``verdict_worse`` of them tell what got worse. ``layers`` holds, for
+    each layer with weights, its shapes, MACs and bits before and after; ``notes`` what the user should know
+    about the run itself (a runtime that isn't installed, an argument that was ignored).
+    """
 
     name: str
     recipe: dict[str, Any]
@@ -73,4 +78,8 @@ class Run:
     kernels: tuple[dict[str, Any], ...] = ()
     parity: tuple[dict[str, Any], ...] = ()
     curves: tuple[dict[str, Any], ...] = ()
+    layers: tuple[dict[str, Any], ...] = ()
+    verdict_worse: int = 0
+    notes: tuple[str, ...] = ()
+    created: str = ""
     format_version: int = 1
