@@ -44,11 +44,11 @@ def test_file_that_fails(tmp_path: Path) -> None:
 
 def test_misspelt_function(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("def build():\n    return 1\n")
-    with pytest.raises(ModelError, match="found no such function. Did you mean build?"):
+    with pytest.raises(ModelError, match=r"found no such function\. Did you mean build\?"):
         user_function(f"{tmp_path}/mine.py:biuld", ModelError)
 
 
 def test_name_that_is_no_function(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("build = 3\n")
-    with pytest.raises(ModelError, match="wanted a function build in mine.py, found a int"):
+    with pytest.raises(ModelError, match=r"wanted a function build in mine\.py, found a int"):
         user_function(f"{tmp_path}/mine.py:build", ModelError)

@@ -46,7 +46,8 @@ def user_function(spec: str, error: type[GracileError]) -> Callable[..., Any]:
         raise error(spec, wanted="an existing Python file", found=f"no file {path}")
     module_name = f"_gracile_user_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}_{path.stem}"
     found = importlib.util.spec_from_file_location(module_name, path)
-    assert found is not None and found.loader is not None  # the name ends in .py
+    assert found is not None  # the name ends in .py
+    assert found.loader is not None
     module = importlib.util.module_from_spec(found)
     sys.modules[module_name] = module  # dataclasses and torch.export look the module up by its name
     try:

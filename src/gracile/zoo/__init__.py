@@ -1,1 +1,24 @@
-"""TODO-package-docstring zoo."""
+"""Models by name: our own small networks, torchvision's, timm's and the user's, with their weights.
+
+Nothing here downloads: pretrained weights come from a file that the user names.
+"""
+
+from .cifar_resnet import BasicBlock as BasicBlock
+from .cifar_resnet import CifarResNet as CifarResNet
+from .cifar_resnet import PadShortcut as PadShortcut
+from .cifar_resnet import resnet20 as resnet20
+from .cifar_resnet import resnet32 as resnet32
+from .cifar_resnet import resnet44 as resnet44
+from .cifar_resnet import resnet56 as resnet56
+from .cifar_resnet import resnet110 as resnet110
+from .demo_net import DemoNet as DemoNet
+from .demo_net import demo_net as demo_net
+from .inputs import example_inputs as example_inputs
+from .inputs import input_shape as input_shape
+from .lenet import LeNet as LeNet
+from .lenet import lenet as lenet
+from .models import MODELS as MODELS
+from .models import load_model as load_model
+from .weights import check_finite as check_finite
+from .weights import load_weights as load_weights
+from .weights import read_weights as read_weights
