@@ -1,1 +1,11 @@
-"""TODO-package-docstring graph."""
+"""What the captured graph tells: channel provenance, groups of channels that go together, cost by formula."""
+
+from .capture import Captured as Captured
+from .capture import capture as capture
+from .capture import evaluating as evaluating
+from .cost import cost as cost
+from .groups import Group as Group
+from .groups import Slot as Slot
+from .provenance import Provenance as Provenance
+from .provenance import trace as trace
+from .rules import RULES as RULES
