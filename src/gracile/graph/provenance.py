@@ -28,7 +28,7 @@ from .rules import RULES, Context, Result, Rule, packet, rule_for, shape_of
 from .values import Value, value
 
 FACTORIES = frozenset(
-    "new_zeros new_ones new_full new_empty zeros_like ones_like full_like empty_like".split()
+    ["new_zeros", "new_ones", "new_full", "new_empty", "zeros_like", "ones_like", "full_like", "empty_like"]
 )
 LARGEST_CONCRETE = 1 << 24  # entries of a constant that is worked out; larger ones freeze what they meet
 

@@ -72,13 +72,9 @@ def _positive(dims: Any, rank: int) -> list[int]:
 # --- data movement -------------------------------------------------------------------------------------------
 
 LITERAL = frozenset(
-    "view reshape _unsafe_view view_as reshape_as permute transpose t numpy_T swapaxes swapdims movedim moveaxis "
-    "squeeze unsqueeze expand expand_as broadcast_to repeat tile repeat_interleave slice select narrow index_select "
-    "index flip roll flatten unflatten unfold im2col unbind split split_with_sizes chunk tensor_split pixel_shuffle "
-    "pixel_unshuffle channel_shuffle native_channel_shuffle diagonal rot90 ravel hsplit vsplit atleast_2d "
-    "take_along_dim gather contiguous adjoint mT".split()
+    ["view", "reshape", "_unsafe_view", "view_as", "reshape_as", "permute", "transpose", "t", "numpy_T", "swapaxes", "swapdims", "movedim", "moveaxis", "squeeze", "unsqueeze", "expand", "expand_as", "broadcast_to", "repeat", "tile", "repeat_interleave", "slice", "select", "narrow", "index_select", "index", "flip", "roll", "flatten", "unflatten", "unfold", "im2col", "unbind", "split", "split_with_sizes", "chunk", "tensor_split", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "native_channel_shuffle", "diagonal", "rot90", "ravel", "hsplit", "vsplit", "atleast_2d", "take_along_dim", "gather", "contiguous", "adjoint", "mT"]
 )
-SPLITS = frozenset("split split_with_sizes chunk tensor_split unbind".split())
+SPLITS = frozenset(["split", "split_with_sizes", "chunk", "tensor_split", "unbind"])
 
 
 def _literal(ctx: Context, node: fx.Node) -> Result:
@@ -188,8 +184,7 @@ def _cat_lazily(parts: list[Plane], dim: int, shape: tuple[int, ...]) -> Plane:
 # --- element by element --------------------------------------------------------------------------------------
 
 EXTRA_POINTWISE = frozenset(
-    "hardswish dropout feature_dropout alpha_dropout contiguous alias detach lift_fresh_copy lift_fresh to _to_copy "
-    "type_as zero fill copy relu6 clone hardtanh celu elu selu mish softplus clamp float double half".split()
+    ["hardswish", "dropout", "feature_dropout", "alpha_dropout", "contiguous", "alias", "detach", "lift_fresh_copy", "lift_fresh", "to", "_to_copy", "type_as", "zero", "fill", "copy", "relu6", "clone", "hardtanh", "celu", "elu", "selu", "mish", "softplus", "clamp", "float", "double", "half"]
 )
 
 
@@ -465,7 +460,7 @@ def _layer_norm(ctx: Context, node: fx.Node) -> Result:
 def _group_norm(ctx: Context, node: fx.Node) -> Result:
     args = bound(node)
     x, groups = ctx.get(args["input"]), int(args["num_groups"])
-    xs, beside = _vectors(ctx, x, 1, node, "lies inside the groups of a GroupNorm")
+    xs, _beside = _vectors(ctx, x, 1, node, "lies inside the groups of a GroupNorm")
     channel = _tie_all(ctx, xs, node)
     if channel is not None and groups == 1:
         ctx.shrinking.append(node)
@@ -481,9 +476,9 @@ def _group_norm(ctx: Context, node: fx.Node) -> Result:
 # --- reductions and windows ----------------------------------------------------------------------------------
 
 REDUCTIONS = frozenset(
-    "mean sum amax amin var std linalg_vector_norm norm var_mean std_mean max min logsumexp nansum".split()
+    ["mean", "sum", "amax", "amin", "var", "std", "linalg_vector_norm", "norm", "var_mean", "std_mean", "max", "min", "logsumexp", "nansum"]
 )
-SHAPE_KEEPING = frozenset("softmax _softmax log_softmax _log_softmax cumsum".split())
+SHAPE_KEEPING = frozenset(["softmax", "_softmax", "log_softmax", "_log_softmax", "cumsum"])
 WINDOWS = {
     "avg_pool": 0, "max_pool": 0, "adaptive_avg_pool": 0, "adaptive_max_pool": 0, "upsample": 0,
     "_upsample": 0, "lp_pool": 0,
@@ -583,9 +578,9 @@ def _unknown(ctx: Context, node: fx.Node) -> Result:
 Rule = Callable[[Context, fx.Node], Result]
 
 RULES: Mapping[str, Rule] = {
-    **{name: _literal for name in LITERAL},
-    **{name: _reduction for name in REDUCTIONS},
-    **{name: _shape_keeping for name in SHAPE_KEEPING},
+    **dict.fromkeys(LITERAL, _literal),
+    **dict.fromkeys(REDUCTIONS, _reduction),
+    **dict.fromkeys(SHAPE_KEEPING, _shape_keeping),
     "pad": _pad,
     "constant_pad_nd": _pad,
     "cat": _cat,

@@ -1,1 +1,10 @@
-"""TODO-package-docstring surgery."""
+"""Edits of a module tree: slices and attributes that carry out a removal, and the proofs that they are right."""
+
+from .attributes import edits as edits
+from .resolve import Resolution as Resolution
+from .resolve import probe as probe
+from .resolve import resolve as resolve
+from .slice import apply as apply
+from .slice import apply_ as apply_
+from .verify import require as require
+from .verify import verify as verify

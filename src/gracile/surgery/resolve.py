@@ -1,0 +1,194 @@
+"""Turn a wished removal into slices and attribute edits that run, freezing groups that cannot be carried out.
+
+A constant in the user's ``forward`` that no longer fits shows as an error or as a wrong output. The groups that
+meet at the place are then left whole and recorded as skipped, with the source line.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import Tensor, nn
+
+from gracile.errors import CaptureError
+from gracile.graph import Provenance, capture
+from gracile.graph.rules import shape_of
+from gracile.records import AttributeEdit, ParamSlice, PrunePlan, Skipped
+
+from .attributes import edits
+from .slice import apply
+from .verify import Stage, run
+
+ROUNDS = 24
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolution:
+    """A removal that runs and passes zero-then-remove, and what had to be left whole for that."""
+
+    removed: Mapping[str, tuple[int, ...]]
+    slices: tuple[ParamSlice, ...]
+    attributes: tuple[AttributeEdit, ...]
+    skipped: tuple[Skipped, ...]
+    choice: Mapping[str, int] = field(default_factory=dict)
+
+
+def probe(model: nn.Module, inputs: tuple[Tensor, ...], provenance: Provenance, seed: int = 0) -> Resolution:
+    """Find the groups that cannot be carried out, by removing a random part of every group.
+
+    Unequal parts show where code cuts a tensor at a place of its own.
+    """
+    draw = np.random.default_rng(seed)
+    removed = {}
+    for group in provenance.groups:
+        count = int(draw.integers(max(1, group.units // 4), max(2, group.units // 2 + 1)))
+        removed[group.name] = tuple(
+            sorted(draw.permutation(group.units)[: min(count, group.units - 1)].tolist())
+        )
+    return resolve(model, inputs, provenance, removed, seed=seed)
+
+
+def resolve(
+    model: nn.Module,
+    inputs: tuple[Tensor, ...],
+    provenance: Provenance,
+    removed: Mapping[str, Sequence[int]],
+    *,
+    choice: Mapping[str, int] | None = None,
+    seed: int = 0,
+) -> Resolution:
+    """Slices and attribute edits for ``removed``, minus the groups whose removal fails on the model itself.
+
+    Args:
+        model: The model; left as it was.
+        inputs: Example inputs.
+        provenance: Its traced graph.
+        removed: Units to remove, by group name.
+        choice: Attribute choices found by an earlier call.
+        seed: Of the random inputs of the test.
+    """
+    left = {name: tuple(int(u) for u in units) for name, units in removed.items() if len(units)}
+    chosen, skipped = dict(choice or {}), []
+    stage = Stage(model, inputs, seed)
+    for _ in range(ROUNDS):
+        attempt = _Attempt(model, provenance, left, chosen)
+        fault = attempt.fault(stage)
+        if fault is None:
+            return Resolution(removed=left, slices=attempt.plan.slices, attributes=attempt.plan.attributes,
+                              skipped=tuple(skipped), choice=chosen)  # fmt: skip
+        if fault.kind and chosen.get(fault.kind, 0) < attempt.options(fault.kind):
+            chosen[fault.kind] = chosen.get(fault.kind, 0) + 1
+            continue
+        for name in fault.groups or tuple(left):
+            skipped.append(Skipped(name, fault.why, fault.source))
+            del left[name]
+    for name in left:
+        skipped.append(Skipped(name, "the removal could not be carried out on the model", ""))
+    return Resolution(removed={}, slices=(), attributes=(), skipped=tuple(skipped), choice=chosen)
+
+
+@dataclass(frozen=True)
+class _Fault:
+    groups: tuple[str, ...]
+    why: str
+    source: str
+    kind: str = ""
+
+
+class _Attempt:
+    """One removal, carried out on a copy and tested."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        provenance: Provenance,
+        removed: Mapping[str, tuple[int, ...]],
+        choice: Mapping[str, int],
+    ) -> None:
+        self.model, self.provenance, self.removed = model, provenance, removed
+        self.gone = provenance.gone(removed)
+        self.attributes = edits(model, provenance, self.gone, dict(choice))
+        self.plan = PrunePlan(groups=(), slices=provenance.slices(removed), attributes=self.attributes)
+
+    def options(self, kind: str) -> int:
+        """How many other choices of attributes a class has."""
+        every = edits(self.model, self.provenance, self.gone)
+        per_module: dict[tuple[str, object], int] = {}
+        for e in every:
+            if type(self.model.get_submodule(e.module)).__qualname__ == kind:
+                per_module[e.module, e.old] = per_module.get((e.module, e.old), 0) + 1
+        most = max(per_module.values(), default=0)
+        return most if most > 1 else 0
+
+    def fault(self, stage: Stage) -> _Fault | None:
+        """Why the removal fails on the model, or None."""
+        narrowed = apply(stage.model, self.plan)
+        try:
+            run(narrowed, stage.inputs)
+        except Exception as error:
+            return self._crash(narrowed, error)
+        proof = stage.zero_then_remove(self.provenance, self.removed, self.plan)
+        return None if proof.passed else self._mismatch(narrowed, stage.inputs)
+
+    def _crash(self, narrowed: nn.Module, error: Exception) -> _Fault:
+        """Groups at the innermost module that failed, and the user's line."""
+        names = {id(m): n for n, m in narrowed.named_modules()}
+        frames = list(traceback.walk_tb(error.__traceback__))
+        places = [names[id(f.f_locals["self"])] for f, _ in frames if id(f.f_locals.get("self")) in names]
+        lines = [(f.f_code.co_filename, line) for f, line in frames]
+        own = [at for at in lines if "/torch/" not in at[0] and "/gracile/surgery/" not in at[0]] or lines
+        file, line = own[-1]
+        source = f"{file}:{line}"
+        captured = self.provenance.captured
+        why = f"the model's own code fails without these channels: {type(error).__name__}: {error}"[:300]
+        for place in reversed(places):
+            nodes = [
+                n for n in captured.graph.nodes if n.op == "call_function" and captured.module_of(n) == place
+            ]
+            exact = [n for n in nodes if captured.source(n).startswith(f"{file}:{line}:")]
+            for chosen in (exact, nodes):
+                groups = {
+                    g
+                    for n in chosen
+                    for at in (n, *n.all_input_nodes)
+                    for g in self.provenance.groups_at(at.name)
+                }
+                hit = tuple(g for g in self.removed if g in groups)
+                if hit:
+                    kinds = [type(narrowed.get_submodule(p)).__qualname__ for p in reversed(places)]
+                    kind = next((k for k in kinds if self.options(k)), "")
+                    return _Fault(hit, why, source, kind)
+        return _Fault((), why, source)
+
+    def _mismatch(self, narrowed: nn.Module, inputs: tuple[Tensor, ...]) -> _Fault:
+        """Capture the narrowed model and find the first operation whose shape is not the expected one."""
+        why = "the narrowed model computes something else"
+        try:
+            again = capture(narrowed, inputs)
+        except CaptureError:
+            return _Fault((), why, "")
+        captured = self.provenance.captured
+        old = [n for n in captured.graph.nodes if n.op == "call_function"]
+        new = [n for n in again.graph.nodes if n.op == "call_function"]
+        for a, b in zip(old, new, strict=False):
+            kept = self.provenance.kept(a.name, self.gone)
+            wanted = tuple(kept[i].size if i in kept else s for i, s in enumerate(shape_of(a)))
+            if str(a.target) != str(b.target) or (shape_of(b) and wanted != shape_of(b)):
+                near = {g for at in (a, *a.all_input_nodes) for g in self.provenance.groups_at(at.name)}
+                hit = tuple(g for g in self.removed if g in near)
+                owner = captured.module_of(a)
+                kind = ""
+                while True:
+                    found = type(narrowed.get_submodule(owner)).__qualname__
+                    if self.options(found):
+                        kind = found
+                        break
+                    if not owner:
+                        break
+                    owner = owner.rpartition(".")[0]
+                shapes = f"wanted shape {wanted}, found {shape_of(b)} in {b.target}"
+                return _Fault(hit, f"{why}: {shapes}", captured.source(a), kind)
+        return _Fault((), why, "")
