@@ -1,0 +1,45 @@
+"""Objects that act during training, in our loop or in the user's own."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import nn
+
+
+class Hook(Protocol):
+    """Something that acts at fixed moments of training. Inherit from it and write the methods you need.
+
+    In a loop of your own, call the methods at these places::
+
+        for epoch in range(epochs):
+            for images, labels in loader:
+                hook.on_step_begin(model, optimizer, step=step, epoch=epoch)
+                loss(model(images), labels).backward()
+                optimizer.step()
+                optimizer.zero_grad()
+                hook.on_step_end(model, optimizer, step=step, epoch=epoch)
+                step += 1
+            hook.on_epoch_end(model, optimizer, step=step, epoch=epoch)
+
+    ``step`` counts from 0 over the whole run, ``epoch`` from 1.
+    """
+
+    def on_step_begin(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, *, step: int, epoch: int
+    ) -> None:
+        """Before the forward pass of a step."""
+        return None
+
+    def on_step_end(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, *, step: int, epoch: int
+    ) -> None:
+        """After the optimizer changed the weights and the gradients were cleared."""
+        return None
+
+    def on_epoch_end(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, *, step: int, epoch: int
+    ) -> None:
+        """After the last step of an epoch, before the held-out part is judged."""
+        return None

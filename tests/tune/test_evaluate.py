@@ -1,0 +1,44 @@
+"""Judging: counts by hand, and the model's mode is put back."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from gracile.tune import evaluate
+from gracile.tune.modes import mode
+
+
+def test_uneven_batches_weigh_by_their_size() -> None:
+    outputs, labels = torch.randn(7, 3), torch.tensor([0, 1, 2, 0, 1, 2, 0])
+    score = evaluate(nn.Identity(), [(outputs[:5], labels[:5]), (outputs[5:], labels[5:])])
+    assert score.loss == pytest.approx(F.cross_entropy(outputs, labels).item(), rel=1e-5)
+    assert score.accuracy == pytest.approx(100 * (outputs.argmax(1) == labels).float().mean().item())
+    assert score.n == 7
+
+
+def test_nothing_to_judge_is_nan() -> None:
+    score = evaluate(nn.Identity(), [])
+    assert (math.isnan(score.accuracy), math.isnan(score.loss), score.n) == (True, True, 0)
+
+
+def test_it_runs_in_evaluation_mode_and_changes_nothing() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(4), nn.Dropout(0.9))
+    model[2].eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    batch = (torch.randn(6, 4), torch.zeros(6, dtype=torch.long))
+    first, second = evaluate(model, [batch]), evaluate(model, [batch])
+    assert first == second
+    assert (model.training, model[1].training, model[2].training) == (True, True, False)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_modes_come_back_after_an_error() -> None:
+    model = nn.Sequential(nn.Dropout(), nn.Dropout().eval())
+    with pytest.raises(ZeroDivisionError), mode(model, training=True):
+        raise ZeroDivisionError
+    assert (model[0].training, model[1].training) == (True, False)
