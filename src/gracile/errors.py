@@ -98,13 +98,13 @@ def did_you_mean(found: str, known: Iterable[str]) -> str:
     """A sentence for ``do``: the close matches of ``found``, else everything known (at most twelve).
 
     Example:
-        >>> did_you_mean("resnet65", ["resnet20", "resnet56", "lenet"])
+        >>> did_you_mean("resnet65", ["resnet20", "resnet56", "vgg"])
         'Did you mean resnet56 or resnet20?'
         >>> did_you_mean("transformer", ["digits", "mnist"])
         'Choose from digits, mnist.'
     """
     names = list(known)
-    close = difflib.get_close_matches(found, names, n=3, cutoff=0.7)
+    close = difflib.get_close_matches(found, names, n=3, cutoff=0.6)
     if close:
         return f"Did you mean {' or '.join(close)}?"
     rest = f" and {len(names) - 12} more" if len(names) > 12 else ""
