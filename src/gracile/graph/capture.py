@@ -34,7 +34,8 @@ class Captured:
     @property
     def graph(self) -> fx.Graph:
         """The ATen graph; parameters, buffers and inputs are its placeholders."""
-        return self.program.graph
+        graph: fx.Graph = self.program.graph
+        return graph
 
     def param_of(self, node: fx.Node) -> str | None:
         """State-dict style name of a placeholder that holds a parameter or buffer, else ``None``."""
@@ -83,8 +84,6 @@ def capture(model: nn.Module, inputs: tuple[Tensor, ...]) -> Captured:
         >>> [str(n.target) for n in captured.graph.nodes if n.op == "call_function"]
         ['aten.linear.default']
     """
-    if not isinstance(inputs, tuple):
-        inputs = (inputs,)
     with evaluating(model), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -95,7 +94,7 @@ def capture(model: nn.Module, inputs: tuple[Tensor, ...]) -> Captured:
                 wanted="a model that torch.export captures for inputs of shape "
                 + ", ".join(str(tuple(x.shape)) for x in inputs),
                 found=f"{type(error).__name__}: {_first_lines(str(error))}",
-                do="Check the input shape; branches that depend on tensor values must become torch.cond or go.",
+                do="Check the input shape; branches on tensor values must become torch.cond or go.",
             ) from error
     params: dict[str, str] = {}
     constants: dict[str, Tensor] = {}

@@ -1,8 +1,9 @@
 """Cost by formula: multiply-adds, parameters and activation bytes of a captured model.
 
-A convolution with weights (O, I/g, k...) and output positions P costs P * O * I/g * prod(k) multiply-adds; a
-transposed one the same over its input positions; a linear layer rows * O * I; a matrix product batch * m * k * n;
-attention both of its products. Nothing else is counted: these are estimates, never measurements.
+A convolution with weights (O, I/g, k...) and output positions P costs P * O * I/g * prod(k) multiply-adds;
+a transposed one the same over its input positions; a linear layer rows * O * I; a matrix product
+batch * m * k * n; attention both of its products. Nothing else is counted: these are estimates, never
+measurements.
 """
 
 from __future__ import annotations

@@ -57,6 +57,7 @@ def build_groups(
     labels: Mapping[tuple[str, int], np.ndarray],
     roles: np.ndarray,
     frozen: np.ndarray,
+    consumed: np.ndarray,
 ) -> tuple[tuple[Group, ...], tuple[Skipped, ...]]:
     """Collect components into groups of like units (same slots, same number of positions in each).
 
@@ -65,6 +66,7 @@ def build_groups(
         labels: Label of every position, per (parameter, axis).
         roles: Role number (index into ``ROLES``) of every label.
         frozen: Mask over components.
+        consumed: Mask over components that something other than weights takes in.
 
     Returns:
         Groups, and what was left out because nothing reads it or it is one unit.
@@ -97,15 +99,17 @@ def build_groups(
             role = ROLES[int(roles[labels[key][index.reshape(-1)]].max(initial=0))]
             slots.append(Slot(param=key[0], axis=key[1], role=role, index=index))
         group = Group(name="", units=len(units), slots=tuple(slots), components=comp[starts[units]])
-        _file(group, groups, skipped, names)
+        _file(group, bool(consumed[group.components].all()), groups, skipped, names)
     return tuple(groups), tuple(skipped)
 
 
-def _file(group: Group, groups: list[Group], skipped: list[Skipped], names: dict[str, int]) -> None:
+def _file(
+    group: Group, consumed: bool, groups: list[Group], skipped: list[Skipped], names: dict[str, int]
+) -> None:
     if not group.writers:
         return
     name = group.writers[0].param.removesuffix(".weight")
-    if not group.readers:
+    if not group.readers and not consumed:
         skipped.append(Skipped(name, f"no layer reads these {group.units} channels"))
     elif group.units == 1:
         skipped.append(Skipped(name, "its channels form one unit, which cannot go whole"))

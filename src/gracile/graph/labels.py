@@ -98,7 +98,8 @@ class Labels:
 
     def tie(self, a: Plane, b: Plane, node: str) -> None:
         """Elements that meet go together; one that meets label 0 stays."""
-        a, b = torch.broadcast_tensors(a, b)
+        shape = torch.broadcast_shapes(a.shape, b.shape)  # type: ignore[no-untyped-call]
+        a, b = a.expand(shape), b.expand(shape)
         for d in range(a.dim()):
             if a.size(d) > 1 and a.stride(d) == 0 and b.stride(d) == 0:
                 a, b = a.narrow(d, 0, 1), b.narrow(d, 0, 1)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from gracile.records import Cost, ParamSlice, Skipped
 from .capture import Captured
 from .cost import cost_of
 from .groups import Group, build_groups
-from .labels import Labels, Plane, core, shrink, varying
+from .labels import Freeze, Labels, Plane, core, shrink, varying
 from .rules import RULES, Context, Result, Rule, packet, rule_for, shape_of
 from .values import Value, value
 
@@ -123,7 +124,11 @@ def trace(captured: Captured, rules: Mapping[str, Rule] = RULES) -> Provenance:
     frozen_mask[component[0]] = True
     roles = _roles(ctx, component.size)
     by_param = {key: component[block.numpy()] for key, block in params.items()}
-    groups, alone = build_groups(by_param, {k: b.numpy() for k, b in params.items()}, roles, frozen_mask)
+    consumed = np.zeros_like(frozen_mask)
+    for vector in ctx.consumed:
+        consumed[component[vector.reshape(-1).numpy()]] = True
+    labels = {k: b.numpy() for k, b in params.items()}
+    groups, alone = build_groups(by_param, labels, roles, frozen_mask, consumed)
     return Provenance(
         captured=captured,
         groups=groups,
@@ -208,7 +213,7 @@ def _concrete(ctx: Context, node: fx.Node) -> Result:
     factory = packet(node) in FACTORIES
     if isinstance(val, Tensor) and val.numel() > LARGEST_CONCRETE:
         return None
-    numbers: dict[fx.Node, object] = {}
+    numbers: dict[fx.Node, Any] = {}
     for source in inputs:
         found = ctx.env.get(source)
         if (
@@ -225,8 +230,8 @@ def _concrete(ctx: Context, node: fx.Node) -> Result:
             return None
     if not inputs and not isinstance(val, Tensor):
         return None
-    args = fx.node.map_arg(node.args, lambda n: numbers[n])
-    kwargs = fx.node.map_arg(node.kwargs, lambda n: numbers[n])
+    args: Any = fx.node.map_arg(node.args, lambda n: numbers[n])
+    kwargs: Any = fx.node.map_arg(node.kwargs, lambda n: numbers[n])
     if "device" in kwargs:
         kwargs = {**kwargs, "device": torch.device("cpu")}
     with torch.no_grad():
@@ -236,7 +241,7 @@ def _concrete(ctx: Context, node: fx.Node) -> Result:
     return Value(tuple(out.shape), (), out) if isinstance(out, Tensor) else Value(())
 
 
-def _settle(labels: Labels, multi: list[Plane]) -> tuple[np.ndarray, dict[int, list]]:  # type: ignore[type-arg]
+def _settle(labels: Labels, multi: list[Plane]) -> tuple[np.ndarray, dict[int, list[Freeze]]]:
     """Tie labels until every tensor passes the box test; return components and why some are frozen."""
     for _ in range(64):
         component, why = labels.components()
@@ -310,7 +315,7 @@ def _reasons(
     by_param: Mapping[tuple[str, int], np.ndarray],
     roles: np.ndarray,
     params: Mapping[tuple[str, int], Tensor],
-    why: Mapping[int, list],  # type: ignore[type-arg]
+    why: Mapping[int, list[Freeze]],
 ) -> tuple[Skipped, ...]:
     """For every output axis that is wholly or partly frozen: the first reason and the user's line."""
     nodes = {n.name: n for n in captured.graph.nodes}

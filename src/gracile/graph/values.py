@@ -126,8 +126,8 @@ def contract(
     narrowed = False
     for mine, theirs in ((0, 1), (1, 0)):
         for p, letters in summed[mine]:
-            vary = {letters[d] for d in varying(p)}
-            partners = [(q, ls) for q, ls in summed[theirs] if {ls[d] for d in varying(q)} == vary]
+            names = {letters[d] for d in varying(p)}
+            partners = [(q, ls) for q, ls in summed[theirs] if {ls[d] for d in varying(q)} == names]
             if not partners:
                 labels.freeze(p, "is summed against values that stay", node)
             for q, ls in partners:
@@ -146,7 +146,7 @@ def _only(plane: Plane, letters: str) -> Tensor:
 
 
 def _align(v: Value, letters: str, out: str) -> Value:
-    """Axes in the order of ``out``; letters that ``out`` lacks are narrowed away, missing ones get size one."""
+    """Axes in the order of ``out``; letters that it lacks are narrowed away, missing ones get size one."""
 
     def move(t: Tensor) -> Tensor:
         for d in [i for i, c in enumerate(letters) if c not in out]:

@@ -1,4 +1,4 @@
-"""Edits of a module tree: slices and attributes that carry out a removal, and the proofs that they are right."""
+"""Edits of a module tree: slices and attributes that carry out a removal, and proofs of them."""
 
 from .attributes import edits as edits
 from .resolve import Resolution as Resolution

@@ -1,8 +1,8 @@
 """Numbers that the user's code keeps beside its parameters: heads, split sizes, widths.
 
-A plan made on the graph says what shape every tensor will have. Where an operation was captured with a number
-that must change (a reshape to so many heads, a split into so many channels), the module that ran it is searched
-for an attribute with the old number.
+A plan made on the graph says what shape every tensor will have. Where an operation was captured with a
+number that must change (a reshape to so many heads, a split into so many channels), the module that ran it
+is searched for an attribute with the old number.
 """
 
 from __future__ import annotations
@@ -19,8 +19,13 @@ from gracile.records import AttributeEdit
 
 Number = int | tuple[int, ...]
 STANDARD = (
-    nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm,
-)  # fmt: skip
+    nn.modules.conv._ConvNd,
+    nn.Linear,
+    nn.modules.batchnorm._NormBase,
+    nn.GroupNorm,
+    nn.LayerNorm,
+    nn.RMSNorm,
+)
 
 
 @dataclass(frozen=True)
@@ -116,7 +121,7 @@ def _slice_numbers(
 
 
 def candidates(model: nn.Module, change: Change) -> list[tuple[str, str]]:
-    """(module, attribute) pairs that hold the old number, in the module that ran it or the nearest one above."""
+    """(module, attribute) pairs that hold the old number, in the module that ran it or one above."""
     path = change.module
     while True:
         try:

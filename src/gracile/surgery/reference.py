@@ -26,7 +26,7 @@ def tensors_of(model: nn.Module) -> dict[str, Tensor]:
 def run_reference(
     provenance: Provenance, model: nn.Module, gone: np.ndarray, inputs: tuple[Tensor, ...]
 ) -> Any:
-    """Run the captured graph with the numbers of ``model``, leaving out what goes wherever an axis is reduced."""
+    """Run the captured graph with ``model``'s numbers; what goes is left out where an axis is reduced."""
     captured = provenance.captured
     held, fed = tensors_of(model), list(inputs)
     dtype = inputs[0].dtype
@@ -64,20 +64,18 @@ class _Masked(fx.Interpreter):
         if not kept:
             return super().run_node(n)
         args, kwargs = self.fetch_args_kwargs_from_env(n)
-        named = self.map_nodes_to_values(bound(n), n)
-        x, name = args[0] if isinstance(args[0], Tensor) else args[0][0], packet(n)
+        named: dict[str, Any] = self.map_nodes_to_values(bound(n), n)  # type: ignore[assignment]
+        x: Tensor = named["tensors"][0] if packet(n) == "einsum" else args[0]
+        name = packet(n)
         if name in ("layer_norm", "group_norm"):
             return _normalised(name, x, named, kept)
         if name == "batch_norm":
             return _batch_normalised(x, named, kept)
-        if name in ("matmul", "mm", "bmm", "einsum"):
-            masked = _zeroed(x, kept)
-            args = [masked, *args[1][1:]] if name == "einsum" else (masked, *args[1:])
-            if name == "einsum":
-                return torch.einsum(
-                    named["equation"], _zeroed(named["tensors"][0], kept), *named["tensors"][1:]
-                )
-            return n.target(*args, **kwargs)  # type: ignore[operator]
+        if name == "einsum":
+            first, *rest = named["tensors"]
+            return torch.einsum(named["equation"], _zeroed(first, kept), *rest)
+        if name in ("matmul", "mm", "bmm"):
+            return n.target(_zeroed(x, kept), *args[1:], **kwargs)  # type: ignore[operator]
         dims = named.get("dim")
         reduced = (
             set(range(x.dim()))

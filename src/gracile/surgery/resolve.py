@@ -1,7 +1,7 @@
 """Turn a wished removal into slices and attribute edits that run, freezing groups that cannot be carried out.
 
-A constant in the user's ``forward`` that no longer fits shows as an error or as a wrong output. The groups that
-meet at the place are then left whole and recorded as skipped, with the source line.
+A constant in the user's ``forward`` that no longer fits shows as an error or as a wrong output. The groups
+that meet at the place are then left whole and recorded as skipped, with the source line.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ def resolve(
         seed: Of the random inputs of the test.
     """
     left = {name: tuple(int(u) for u in units) for name, units in removed.items() if len(units)}
-    chosen, skipped = dict(choice or {}), []
+    chosen = dict(choice or {})
+    skipped: list[Skipped] = []
     stage = Stage(model, inputs, seed)
     for _ in range(ROUNDS):
         attempt = _Attempt(model, provenance, left, chosen)

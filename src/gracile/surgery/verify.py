@@ -1,12 +1,12 @@
 """Three proofs on the user's own model: permutation, zero then remove, keep all.
 
 1. *Permutation.* Shuffling the units of every group, everywhere they appear, must not change the outputs.
-2. *Zero, then remove.* A network whose readers ignore the removed channels must equal the network without them.
+2. *Zero, then remove.* A network whose readers ignore the removed channels must equal the one without them.
 3. *Keep all.* A plan that keeps everything must give the same network.
 
-They run in float64 where the model allows it. Parameters that are constant (fresh normalisations) get noise in
-the copies they run on, because constants hide errors; each proof also states its *effect*: how far a network
-that the test wrongly changes moves, so that a proof which could not fail would show.
+They run in float64 where the model allows it. Parameters that are constant (fresh normalisations) get noise
+in the copies they run on, because constants hide errors; each proof also states its *effect*: how far a
+network that the test wrongly changes moves, so that a proof which could not fail would show.
 """
 
 from __future__ import annotations
