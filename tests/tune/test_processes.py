@@ -1,0 +1,56 @@
+"""Two processes, as ``accelerate launch`` starts them, share an epoch and end with one model."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = """
+import json, sys
+from pathlib import Path
+import torch
+from torch import nn
+from gracile.tune import TuneConfig, fit
+
+torch.manual_seed(0)
+images = torch.randn(64, 3)
+data = torch.utils.data.TensorDataset(images, (images[:, 0] > 0).long())
+model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2))
+config = TuneConfig(epochs=2, lr=0.1, batch_size=8, bf16=False, holdout=0.25, ema_decay=0.5)
+out = Path(sys.argv[1])
+history = fit(model, data, config, checkpoint=out / "run.safetensors")
+from accelerate import PartialState
+rank = PartialState().process_index
+facts = {"weights": [t.flatten().tolist() for t in model.state_dict().values()],
+         "steps": history.epochs[0].steps, "losses": [e.train_loss for e in history.epochs]}
+(out / f"{rank}.json").write_text(json.dumps(facts))
+PartialState().destroy_process_group()
+"""
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.mark.slow
+def test_two_processes_end_with_the_same_model(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(SCRIPT)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    launch += ["--master_addr", "127.0.0.1", "--master_port", str(_free_port())]
+    launch += [str(tmp_path / "train.py"), str(tmp_path)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(launch, capture_output=True, text=True, timeout=120, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert first == second
+    assert first["steps"] == 3  # 48 examples, two processes, 8 a step
+    assert (tmp_path / "run.safetensors").exists()
