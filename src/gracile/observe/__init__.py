@@ -5,3 +5,5 @@ from .batches import Batches as Batches
 from .batches import DatasetBatches as DatasetBatches
 from .batches import as_batches as as_batches
 from .batches import batch_order as batch_order
+from .modes import evaluating as evaluating
+from .ranges import Histogram as Histogram

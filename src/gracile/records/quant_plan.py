@@ -11,7 +11,8 @@ from .skipped import Skipped
 class WeightQuant:
     """Weights of ``layer`` (dotted module name): ``scale`` has one entry, or one per index of ``axis``.
 
-    Real value = scale * (integer - zero_point), integer in ``[qmin, qmax]``.
+    Real value = scale * (integer - zero_point), integer in ``[qmin, qmax]``. ``bias_shift`` (per output channel,
+    or empty) is added to the layer's bias, which is made where there is none.
     """
 
     layer: str
@@ -21,6 +22,7 @@ class WeightQuant:
     axis: int | None
     scale: tuple[float, ...]
     zero_point: tuple[int, ...]
+    bias_shift: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,177 @@
+"""Quantizers as modules: they round in a forward pass and write QuantizeLinear / DequantizeLinear into ONNX.
+
+Encodings are those that runtimes were measured to execute in integers: activations in an unsigned 8-bit
+container whatever their bits (fewer bits are clipped between the two nodes, on the integers), weights in a
+signed 8-bit container, biases in 32 bits with the scale of the accumulator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .affine import dequantize, quantize
+
+NAME_KEY = "gracile.name"
+"""Node metadata that carries the name of an edge, layer or bias through the exporter."""
+
+
+class ActivationQuantizer(nn.Module):
+    """Round activations to a per-tensor grid.
+
+    Args:
+        name: Name of the edge in the captured graph.
+        scale: Step between neighbouring values, above 0.
+        zero_point: Integer that stands for zero.
+        qmin: Smallest integer, at least 0.
+        qmax: Largest integer, at most 255.
+        bits: Bits asked for, for reports.
+
+    Example:
+        >>> ActivationQuantizer("relu", 0.5, 0, 0, 255, 8)(torch.tensor([-1.0, 0.6])).tolist()
+        [0.0, 0.5]
+    """
+
+    scale: Tensor
+    zero_point: Tensor
+
+    def __init__(self, name: str, scale: float, zero_point: int, qmin: int, qmax: int, bits: int) -> None:
+        super().__init__()
+        self.name, self.qmin, self.qmax, self.bits = name, qmin, qmax, bits
+        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32))
+        self.register_buffer("zero_point", torch.tensor(zero_point, dtype=torch.int32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Round ``x``; gradients pass straight through inside the range."""
+        if torch.onnx.is_in_onnx_export():
+            return self._emit(x)
+        rounded: Tensor = torch.fake_quantize_per_tensor_affine(
+            x, self.scale, self.zero_point, self.qmin, self.qmax
+        )
+        return rounded
+
+    def _emit(self, x: Tensor) -> Tensor:
+        zero_point = self.zero_point.to(torch.uint8)
+        about = {NAME_KEY: self.name}
+        q = torch.onnx.ops.symbolic(
+            "::QuantizeLinear",
+            (x, self.scale, zero_point),
+            dtype=torch.uint8,
+            shape=x.shape,
+            metadata_props=about,
+        )
+        if (self.qmin, self.qmax) != (0, 255):
+            low, high = (torch.tensor(v, dtype=torch.uint8) for v in (self.qmin, self.qmax))
+            q = torch.onnx.ops.symbolic("::Clip", (q, low, high), dtype=torch.uint8, shape=x.shape)
+        out: Tensor = torch.onnx.ops.symbolic(
+            "::DequantizeLinear", (q, self.scale, zero_point), dtype=x.dtype, shape=x.shape
+        )
+        return out
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.name}: {self.bits} bits, scale={self.scale.item():.4g}, zero_point={int(self.zero_point)}"
+        )
+
+
+class _Stored(nn.Module):
+    """Integers with scales that are turned into real values in the forward pass."""
+
+    integers: Tensor
+    scale: Tensor
+
+    def __init__(self, name: str, integers: Tensor, scale: Tensor, axis: int | None) -> None:
+        super().__init__()
+        self.name, self.axis = name, axis
+        self.register_buffer("integers", integers)
+        self.register_buffer("scale", scale)
+
+    def _zero_point(self) -> Tensor:
+        return torch.zeros_like(self.scale, dtype=self.integers.dtype)
+
+    def forward(self) -> Tensor:
+        """The real values."""
+        zero_point = self._zero_point()
+        if not torch.onnx.is_in_onnx_export():
+            return dequantize(self.integers, self.scale, zero_point, self.axis)
+        out: Tensor = torch.onnx.ops.symbolic(
+            "::DequantizeLinear",
+            (self.integers, self.scale, zero_point),
+            {} if self.axis is None else {"axis": self.axis},
+            dtype=torch.float32,
+            shape=self.integers.shape,
+            metadata_props={NAME_KEY: self.name},
+        )
+        return out
+
+
+class QuantizedWeight(_Stored):
+    """A weight kept as 8-bit integers.
+
+    Args:
+        name: Dotted name of the layer.
+        weight: Float weight to store.
+        scale: One positive number, or one per index of ``axis``.
+        zero_point: As ``scale``, whole numbers.
+        qmin: Smallest integer, at least -128.
+        qmax: Largest integer, at most 127.
+        axis: Axis of the scales, ``None`` for one.
+        bits: Bits asked for, for reports.
+
+    Example:
+        >>> QuantizedWeight("fc", torch.tensor([[0.6, -9.0]]), [0.5], [0], -127, 127, None, 8)().tolist()
+        [[0.5, -9.0]]
+    """
+
+    zero_point: Tensor
+
+    def __init__(
+        self,
+        name: str,
+        weight: Tensor,
+        scale: Sequence[float],
+        zero_point: Sequence[int],
+        qmin: int,
+        qmax: int,
+        axis: int | None,
+        bits: int,
+    ) -> None:
+        entries = torch.tensor(scale, dtype=torch.float32, device=weight.device)
+        zeros = torch.tensor(zero_point, dtype=torch.int8, device=weight.device)
+        if axis is None:
+            entries, zeros = entries.reshape(()), zeros.reshape(())
+        integers = quantize(weight.detach().float(), entries, zeros, qmin, qmax, axis).to(torch.int8)
+        super().__init__(name, integers, entries, axis)
+        self.bits = bits
+        self.register_buffer("zero_point", zeros)
+
+    def _zero_point(self) -> Tensor:
+        return self.zero_point
+
+    def extra_repr(self) -> str:
+        return f"{self.name}: {self.bits} bits, {tuple(self.integers.shape)}, axis={self.axis}"
+
+
+class QuantizedBias(_Stored):
+    """A bias kept as 32-bit integers in units of the accumulator, ``input_scale * weight_scale``.
+
+    Args:
+        name: Dotted name of the layer.
+        bias: Float bias ``(out,)``.
+        scale: Accumulator scale, one entry or ``(out,)``.
+
+    Example:
+        >>> QuantizedBias("fc", torch.tensor([0.123]), torch.tensor([0.01]))().tolist()
+        [0.11999999731779099]
+    """
+
+    def __init__(self, name: str, bias: Tensor, scale: Tensor) -> None:
+        entries = scale.detach().float().expand(bias.shape).clone()
+        wide = torch.round(bias.detach().double() / entries.double())
+        integers = wide.clamp(-(2**31) + 1, 2**31 - 1).to(torch.int32)
+        super().__init__(name, integers, entries, 0)
+
+    def extra_repr(self) -> str:
+        return f"{self.name}: 32 bits, {tuple(self.integers.shape)}"

@@ -1,0 +1,92 @@
+"""What values a tensor takes over many batches: exact extremes and a histogram that grows.
+
+The bins cover ``[-reach, reach)`` with zero on an edge. When values fall outside, ``reach`` doubles and
+neighbouring bins merge in pairs, so counts stay exact whatever the order of the batches.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from gracile.errors import NonFiniteError
+
+_HALF = 4096  # bins on each side of zero
+_SAMPLE = 1 << 20  # values of a batch that enter the histogram; extremes use all of them
+
+
+class Histogram:
+    """Distribution of one tensor, accumulated by :meth:`update`.
+
+    Args:
+        name: Where the values come from, for errors.
+
+    Example:
+        >>> seen = Histogram("relu")
+        >>> for batch in (torch.tensor([0.0, 1.0]), torch.tensor([-3.0, 2.5])):
+        ...     seen.update(batch)
+        >>> seen.low, seen.high, seen.count
+        (-3.0, 2.5, 4)
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.low, self.high = math.inf, -math.inf
+        self.reach = 0.0
+        self.counts = torch.zeros(2 * _HALF, dtype=torch.float64)
+
+    @property
+    def count(self) -> int:
+        """Values in the histogram."""
+        return int(self.counts.sum())
+
+    @property
+    def extremes(self) -> tuple[Tensor, Tensor]:
+        """Smallest and largest value, zeros before anything was seen."""
+        seen = self.low <= self.high
+        return torch.tensor(self.low if seen else 0.0), torch.tensor(self.high if seen else 0.0)
+
+    @property
+    def centers(self) -> Tensor:
+        """Middle of each bin, float64."""
+        width = self.reach / _HALF
+        return (torch.arange(-_HALF, _HALF, dtype=torch.float64) + 0.5) * width
+
+    def update(self, batch: Tensor) -> None:
+        """Count the values of ``batch`` (any shape; a large one is sampled evenly, its extremes are exact).
+
+        Raises:
+            NonFiniteError: ``batch`` holds NaN or infinity.
+        """
+        if batch.numel() == 0:
+            return
+        values = batch.detach().float().flatten()
+        low, high = (float(v) for v in torch.aminmax(values))
+        if not (math.isfinite(low) and math.isfinite(high)):
+            bad = int((~torch.isfinite(values)).sum())
+            raise NonFiniteError(
+                self.name,
+                wanted="finite activations on the calibration data",
+                found=f"{bad} of {values.numel()} values are NaN or infinite",
+                do="Check the calibration images and the weights of this layer.",
+            )
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        self._grow(max(abs(low), abs(high)))
+        if values.numel() > _SAMPLE:
+            values = values[:: math.ceil(values.numel() / _SAMPLE) | 1]  # odd: no row is always missed
+        if self.reach > 0:
+            self.counts += torch.histc(values, 2 * _HALF, -self.reach, self.reach).double().cpu()
+
+    def _grow(self, largest: float) -> None:
+        if largest <= self.reach:
+            return
+        wanted = 2.0 ** math.ceil(math.log2(largest))
+        if self.reach == 0.0:
+            self.reach = wanted
+        while self.reach < wanted:
+            merged = self.counts.reshape(-1, 2).sum(1)  # (HALF,), zero still on an edge
+            self.counts = torch.zeros_like(self.counts)
+            self.counts[_HALF // 2 : _HALF // 2 + _HALF] = merged
+            self.reach *= 2

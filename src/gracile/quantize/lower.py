@@ -1,0 +1,170 @@
+"""The captured graph in the form that quantization works on: functional, any batch size, nothing idle in it.
+
+``gracile.graph.capture`` fixes every shape; here the batch stays free, since calibration, accuracy and the
+deployed file all use other batch sizes than the example input.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+import sys
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import Dim, ExportedProgram
+
+from gracile.errors import CaptureError
+from gracile.graph import evaluating
+from gracile.nn import SpatialMean
+
+_IDLE = {
+    "dropout",
+    "feature_dropout",
+    "alpha_dropout",
+    "contiguous",
+    "detach",
+    "alias",
+    "clone",
+    "lift_fresh_copy",
+}
+
+
+def lower(model: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModule:
+    """Capture a copy of ``model`` in evaluation mode as a graph module with its own parameters.
+
+    Args:
+        model: Any module that ``torch.export`` captures; it is left as it was.
+        inputs: Example inputs whose first axis is the batch.
+
+    Raises:
+        CaptureError: ``torch.export`` refuses the model.
+
+    Example:
+        >>> graph = lower(nn.Sequential(nn.Linear(4, 2), nn.Dropout()), (torch.zeros(1, 4),))
+        >>> [op_name(n) for n in graph.graph.nodes if n.op == "call_function"]
+        ['linear']
+        >>> graph(torch.zeros(5, 4)).shape
+        torch.Size([5, 2])
+    """
+    model = copy.deepcopy(model)
+    with evaluating(model), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            program = _export(model, inputs)
+            if any(_in_place(n) for n in program.graph.nodes):
+                program = program.run_decompositions({})
+            module = program.module(check_guards=False)
+        except Exception as error:
+            raise CaptureError(
+                type(model).__name__,
+                wanted="a model that torch.export captures with a free batch size for inputs of shape "
+                + ", ".join(str(tuple(x.shape)) for x in inputs),
+                found=f"{type(error).__name__}: {str(error).strip().splitlines()[0][:300]}",
+                do="Check the input shape; branches that depend on tensor values must become torch.cond or go.",
+            ) from error
+    assert isinstance(module, fx.GraphModule)
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    _remove_idle(module)
+    _name_spatial_means(module)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    return module
+
+
+def op_name(node: fx.Node) -> str:
+    """``conv2d`` for ``aten.conv2d.default``; the target's own name for other calls; "" for the rest."""
+    if node.op != "call_function":
+        return ""
+    if isinstance(node.target, torch._ops.OpOverload):
+        return str(node.target._schema.name.split("::")[1])
+    return str(getattr(node.target, "__name__", ""))
+
+
+def module_of(node: fx.Node) -> str:
+    """Dotted name of the innermost module that ran ``node``."""
+    stack = node.meta.get("nn_module_stack") or {}
+    return str(list(stack.values())[-1][0]) if stack else ""
+
+
+def value_of(node: fx.Node) -> Tensor | None:
+    """The (fake) tensor that ``node`` gave when it was captured, ``None`` for anything else."""
+    value = node.meta.get("val")
+    return value if isinstance(value, Tensor) else None
+
+
+def argument(node: fx.Node, name: str, default: Any = None) -> Any:
+    """An argument of an ATen call by its schema name, however it was passed."""
+    assert isinstance(node.target, torch._ops.OpOverload)
+    for index, entry in enumerate(node.target._schema.arguments):
+        if entry.name == name:
+            if index < len(node.args):
+                return node.args[index]
+            return node.kwargs.get(name, entry.default_value if entry.has_default_value() else default)
+    return default
+
+
+def _export(model: nn.Module, inputs: tuple[Tensor, ...]) -> ExportedProgram:
+    # A batch of one would be taken for a constant, so the example is doubled.
+    wide = tuple(torch.cat([x, x]) if x.dim() and x.shape[0] == 1 else x for x in inputs)
+    free = tuple({0: Dim.AUTO} if x.dim() else None for x in wide)
+    return torch.export.export(model, wide, dynamic_shapes=free, strict=False)
+
+
+def _in_place(node: fx.Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+
+
+def _remove_idle(module: fx.GraphModule) -> None:
+    for node in list(module.graph.nodes):
+        idle = op_name(node) in _IDLE
+        if op_name(node) == "slice":  # x[:] leaves everything
+            whole = argument(node, "start") in (None, 0) and argument(node, "end") in (None, sys.maxsize)
+            idle = whole and argument(node, "step", 1) == 1
+        if idle and isinstance(node.args[0], fx.Node):
+            node.replace_all_uses_with(node.args[0])
+            module.graph.erase_node(node)
+
+
+def _name_spatial_means(module: fx.GraphModule) -> None:
+    """Replace means over all spatial axes by :class:`SpatialMean`."""
+    for node in list(module.graph.nodes):
+        keepdim = _spatial_mean(node)
+        if keepdim is None:
+            continue
+        name = f"spatial_mean_{node.name}"
+        module.add_submodule(name, SpatialMean(keepdim))
+        with module.graph.inserting_after(node):
+            new = module.graph.call_module(name, (node.args[0],))
+        new.meta = dict(node.meta)
+        node.replace_all_uses_with(new)
+        module.graph.erase_node(node)
+        new.name = node.name
+
+
+def _spatial_mean(node: fx.Node) -> bool | None:
+    """Whether the axes are kept, or ``None`` where ``node`` is no mean over all spatial axes."""
+    name = op_name(node)
+    source = node.args[0] if node.args and isinstance(node.args[0], fx.Node) else None
+    x = value_of(source) if source is not None else None
+    if x is None or x.dim() < 3:
+        return None
+    if name in ("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d"):
+        size = argument(node, "output_size")
+        return True if set([size] if isinstance(size, int) else size) == {1} else None
+    if name == "mean" and str(node.target).endswith("mean.dim") and argument(node, "dtype") is None:
+        axes = argument(node, "dim") or []
+        if {a % x.dim() for a in axes} == set(range(2, x.dim())):
+            return bool(argument(node, "keepdim", False))
+    if name == "avg_pool2d":
+        size = argument(node, "kernel_size")
+        size = [size] * 2 if isinstance(size, int) else list(size) * (2 // len(size))
+        if size == list(x.shape[2:]) and set(argument(node, "padding", [0])) == {0}:
+            return None if argument(node, "divisor_override") else True
+    return None
+
+
+GETITEM = operator.getitem

@@ -1,0 +1,148 @@
+"""A plan put into a captured graph: the simulation of what the runtime will compute."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, fx, nn
+
+from gracile.errors import BadArgument
+from gracile.nn import ActivationQuantizer, QuantizedBias, QuantizedWeight
+from gracile.records import EdgeQuant, QuantPlan, WeightQuant
+
+from .lower import lower, value_of
+from .units import Layer, Units, find_units
+
+
+class QuantizedModel(nn.Module):
+    """A quantized model that runs in PyTorch and exports to ONNX as integers.
+
+    Attributes:
+        plan: What is quantized how, as plain data.
+        network: The captured graph with quantizers in it.
+        float_graph: The captured graph without them.
+    """
+
+    def __init__(self, float_graph: fx.GraphModule, graph: fx.GraphModule, plan: QuantPlan) -> None:
+        super().__init__()
+        self.network = graph  # "graph" would hide the graph of an exported program
+        self.plan = plan
+        self.__dict__["float_graph"] = float_graph  # not a part: it neither trains, saves nor exports
+        self.eval()
+
+    float_graph: fx.GraphModule
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Run the simulation; inputs and outputs are those of the captured model."""
+        out: Tensor = self.network(*inputs)
+        return out
+
+
+def rebuild(model: nn.Module, inputs: tuple[Tensor, ...], plan: QuantPlan) -> QuantizedModel:
+    """Quantize ``model`` as ``plan`` says, without calibration data.
+
+    Args:
+        model: The folded float model that the plan was made for; it is left as it was.
+        inputs: Example inputs, any batch size.
+        plan: From :func:`gracile.quantize.ptq`, possibly read back from JSON.
+
+    Raises:
+        BadArgument: The plan belongs to another model.
+        CaptureError: ``torch.export`` refuses the model.
+    """
+    return assemble(lower(model, inputs), plan)
+
+
+def assemble(float_graph: fx.GraphModule, plan: QuantPlan) -> QuantizedModel:
+    """Put the quantizers of ``plan`` into a copy of a lowered graph."""
+    module = copy.deepcopy(float_graph)
+    units = find_units(module)
+    edges = {edge.node: edge for edge in plan.edges}
+    weights = {weight.layer: weight for weight in plan.weights}
+    _check(units, edges, weights)
+    for name in ("weights", "biases", "quantizers"):
+        module.add_submodule(name, nn.Module())
+    for layer in units.layers:
+        if layer.name in weights:
+            edge = edges[units.carried[layer.source].name]
+            _store_layer(module, layer, weights[layer.name], edge.scale)
+    for node, owner in list(units.carried.items()):
+        if owner.name in edges and value_of(node) is not None:
+            _insert_quantizer(module, node, edges[owner.name], units.fused.get(node))
+    module.graph.eliminate_dead_code()
+    module.delete_all_unused_submodules()
+    _drop_unread(module)
+    module.recompile()
+    return QuantizedModel(float_graph, module, plan)
+
+
+def _check(units: Units, edges: dict[str, EdgeQuant], weights: dict[str, WeightQuant]) -> None:
+    names = {node.name for node in units.carried}
+    layers = {layer.name for layer in units.layers}
+    unknown = sorted(set(edges) - names) + sorted(set(weights) - layers)
+    owners = {units.carried[layer.source].name for layer in units.layers if layer.name in weights}
+    missing = sorted(owners - set(edges))
+    if unknown or missing:
+        first = f"{unknown[0]}, which this model lacks" if unknown else f"no grid for {missing[0]}"
+        raise BadArgument(
+            "plan",
+            wanted="the plan of this model, captured in the same form",
+            found=first,
+            do="Make the plan again with ptq().",
+        )
+
+
+def _store_layer(module: fx.GraphModule, layer: Layer, plan: WeightQuant, input_scale: float) -> None:
+    """Let the layer read stored integers in place of its float weight and bias."""
+    weight = fetch(module, str(layer.weight.target))
+    bias = None if layer.bias is None else fetch(module, str(layer.bias.target))
+    key = layer.node.name
+    stored = QuantizedWeight(
+        layer.name, weight, plan.scale, plan.zero_point, plan.qmin, plan.qmax, plan.axis, plan.bits
+    )
+    module.add_submodule(f"weights.{key}", stored)
+    with module.graph.inserting_before(layer.node):
+        parts: list[fx.Node | None] = [module.graph.call_module(f"weights.{key}"), None]
+    if bias is None and plan.bias_shift:
+        bias = torch.zeros(len(plan.bias_shift), device=weight.device)
+    if bias is not None:
+        shift = torch.tensor(plan.bias_shift, device=bias.device) if plan.bias_shift else 0
+        module.add_submodule(
+            f"biases.{key}", QuantizedBias(layer.name, bias + shift, input_scale * stored.scale)
+        )
+        with module.graph.inserting_before(layer.node):
+            parts[1] = module.graph.call_module(f"biases.{key}")
+    rest = layer.node.args[3:]
+    layer.node.args = (layer.node.args[0], *parts, *rest)
+    layer.node.kwargs = {k: v for k, v in layer.node.kwargs.items() if k not in ("weight", "bias")}
+
+
+def _insert_quantizer(module: fx.GraphModule, node: fx.Node, plan: EdgeQuant, fused: fx.Node | None) -> None:
+    quantizer = ActivationQuantizer(node.name, plan.scale, plan.zero_point, plan.qmin, plan.qmax, plan.bits)
+    module.add_submodule(f"quantizers.{node.name}", quantizer)
+    with module.graph.inserting_after(node):
+        new = module.graph.call_module(f"quantizers.{node.name}", (node,))
+    new.meta = {k: v for k, v in node.meta.items() if k == "val"}
+    node.replace_all_uses_with(new, delete_user_cb=lambda user: user is not new)
+    if fused is not None:  # the grid clips, so the activation goes
+        new.args = (fused,)
+        module.graph.erase_node(node)
+
+
+def fetch(module: nn.Module, name: str) -> Tensor:
+    """The parameter or buffer with a dotted name."""
+    owner, _, last = name.rpartition(".")
+    value = getattr(module.get_submodule(owner), last)
+    assert isinstance(value, Tensor)
+    return value
+
+
+def _drop_unread(module: fx.GraphModule) -> None:
+    """Delete the float parameters and buffers that the graph no longer reads."""
+    read = {str(n.target) for n in module.graph.nodes if n.op == "get_attr"}
+    for name in [n for n, _ in [*module.named_parameters(), *module.named_buffers()]]:
+        owner = name.rpartition(".")[0]
+        stored = owner.split(".")[0] in ("weights", "biases", "quantizers")
+        if name not in read and not stored:
+            delattr(module.get_submodule(owner), name.rpartition(".")[2])
