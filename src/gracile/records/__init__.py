@@ -8,7 +8,9 @@ from .files import sha256 as sha256
 from .fold_plan import FoldPair as FoldPair
 from .fold_plan import FoldPlan as FoldPlan
 from .json import from_json as from_json
+from .json import from_plain as from_plain
 from .json import to_json as to_json
+from .json import to_plain as to_plain
 from .measurement import Accuracy as Accuracy
 from .measurement import Comparison as Comparison
 from .measurement import Ratio as Ratio
@@ -25,6 +27,7 @@ from .run import Artifact as Artifact
 from .run import Headline as Headline
 from .run import Run as Run
 from .run import StepRecord as StepRecord
+from .run import read_run as read_run
 from .skipped import Skipped as Skipped
 from .text import bytes_text as bytes_text
 from .text import count_text as count_text

@@ -39,3 +39,29 @@ def from_json(kind: type[T], text: str | bytes) -> T:
     """
     record: T = _adapter(kind).validate_json(text)
     return record
+
+
+def to_plain(record: object) -> Any:
+    """A record as JSON data (dictionaries, lists, numbers, texts), to put into another one.
+
+    Example:
+        >>> from gracile.records import Skipped
+        >>> to_plain(Skipped(where="fc", why="last layer"))
+        {'where': 'fc', 'why': 'last layer', 'source': ''}
+    """
+    return _adapter(type(record)).dump_python(record, mode="json")
+
+
+def from_plain(kind: type[T], data: object) -> T:
+    """A record of type ``kind`` from what :func:`to_plain` gave.
+
+    Raises:
+        pydantic.ValidationError: The data are not such a record.
+
+    Example:
+        >>> from gracile.records import Skipped
+        >>> from_plain(Skipped, {"where": "fc", "why": "last layer"}).where
+        'fc'
+    """
+    record: T = _adapter(kind).validate_python(data)
+    return record

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from gracile.errors import UsageError
+
+from .json import from_json
 from .measurement import Comparison, Ratio, Speed
 from .proof import Proof
 from .skipped import Skipped
@@ -83,3 +87,21 @@ class Run:
     notes: tuple[str, ...] = ()
     created: str = ""
     format_version: int = 1
+
+
+def read_run(path: Path | str) -> Run:
+    """Read ``run.json``, given by its own path or by its folder.
+
+    Raises:
+        UsageError: There is no finished run, or the file is damaged.
+    """
+    path = Path(path)
+    file = path / "run.json" if path.is_dir() else path
+    do = "Give the folder of a finished run; an unfinished one goes on with `gracile compress ... --resume`."
+    try:
+        return from_json(Run, file.read_bytes())
+    except OSError as error:
+        found = error.strerror or str(error)
+        raise UsageError(str(file), wanted="the record of a run", found=found, do=do) from error
+    except ValueError as error:
+        raise UsageError(str(file), wanted="the record of a run", found="something else", do=do) from error
