@@ -1,9 +1,9 @@
 """A model as an ONNX file: float, or with QuantizeLinear / DequantizeLinear where a quantized model rounds.
 
-The quantizers of ``gracile.nn`` write their own nodes while ``torch.onnx.export`` traces them (chosen over adding
-nodes to a float file afterwards: the exporter decomposes and renames, and only what is in the traced graph
-stays where it was in the simulation). What the exporter adds for debugging is taken out, and nodes and values
-get the names of layers and edges, so that the file can be read beside the plan.
+The quantizers of ``gracile.nn`` write their own nodes while ``torch.onnx.export`` traces them. That was chosen
+over adding nodes to a float file afterwards: the exporter decomposes and renames, and only what is in the traced
+graph stays where it was in the simulation. What the exporter adds for debugging is taken out, and nodes and
+values get the names of layers and edges, so that the file can be read beside the plan.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
-import onnx
 import torch
-from onnx import ModelProto, NodeProto
+from onnx import ModelProto, NodeProto, checker
 from torch import Tensor, nn
 from torch.export import Dim
 
@@ -36,7 +35,7 @@ _OPSET = 20
 _LAYER_OPS = ("Conv", "Gemm", "MatMul", "ConvTranspose")
 
 
-def onnx_export(
+def onnx(
     model: nn.Module, inputs: tuple[Tensor, ...], path: Path | str, *, dynamic_batch: bool = True
 ) -> Artifact:
     """Write ``model`` to ``path``, checked by ONNX, wholly or not at all.
@@ -56,7 +55,7 @@ def onnx_export(
 
     Example:
         >>> import tempfile
-        >>> art = onnx_export(nn.Linear(4, 2), (torch.zeros(1, 4),), Path(tempfile.mkdtemp()) / "m.onnx")
+        >>> art = onnx(nn.Linear(4, 2), (torch.zeros(1, 4),), Path(tempfile.mkdtemp()) / "m.onnx")
         >>> art.name
         'm.onnx'
     """
@@ -66,7 +65,7 @@ def onnx_export(
     _tidy(proto)
     _describe(proto, model)
     try:
-        onnx.checker.check_model(proto, full_check=True)
+        checker.check_model(proto, full_check=True)
     except Exception as error:
         raise ExportError(
             str(path), wanted="a valid ONNX model", found=str(error).strip().splitlines()[0]

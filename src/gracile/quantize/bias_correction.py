@@ -1,8 +1,8 @@
 """Empirical bias correction: each layer's mean output becomes the float one again.
 
 Source: Nagel et al., "Data-free quantization through weight equalization and bias correction", ICCV 2019,
-arXiv 1906.04721, section 4.2 and appendix D (the empirical form). Rounding moves the mean of a layer's output; the
-shift of the mean is subtracted from its bias. Layers are corrected in graph order in a single pass, each
+arXiv 1906.04721, section 4.2 and appendix D (the empirical form). Rounding moves the mean of a layer's output;
+the shift of the mean is subtracted from its bias. Layers are corrected in graph order in a single pass, each
 behind the corrected ones before it, so that what is corrected is what will be run.
 """
 

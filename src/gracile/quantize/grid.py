@@ -19,7 +19,7 @@ TINY = torch.finfo(torch.float32).tiny
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """``scale * (q - zero_point)`` for ``q`` in ``qmin..qmax``; tensors have one entry per channel, or none."""
+    """``scale * (q - zero_point)`` for ``q`` in ``qmin..qmax``; tensors are scalar or one entry a channel."""
 
     scale: Tensor
     zero_point: Tensor
@@ -54,8 +54,9 @@ def limits(bits: int, signed: bool, symmetric: bool) -> tuple[int, int]:
 def grid(low: Tensor, high: Tensor, *, bits: int, signed: bool, symmetric: bool) -> Grid:
     """The grid that spans ``low..high``, widened to hold zero.
 
-    Asymmetric: ``scale = (high - low) / (qmax - qmin)`` and the zero point is rounded. Symmetric: the zero point
-    is fixed beforehand - 0 for signed integers; for unsigned ones 0 when no value is negative, else the middle.
+    Asymmetric: ``scale = (high - low) / (qmax - qmin)`` and the zero point is rounded. Symmetric: the zero
+    point is fixed beforehand: 0 for signed integers; for unsigned ones 0 when no value is negative, else the
+    middle.
 
     Args:
         low: Smallest value, any shape.
@@ -68,7 +69,8 @@ def grid(low: Tensor, high: Tensor, *, bits: int, signed: bool, symmetric: bool)
         >>> g = grid(torch.tensor(-1.0), torch.tensor(3.0), bits=2, signed=False, symmetric=False)
         >>> g.scale.item(), g.zero_point.item()
         (1.3333333730697632, 1.0)
-        >>> grid(torch.tensor(-2.0), torch.tensor(1.0), bits=8, signed=False, symmetric=True).zero_point.item()
+        >>> g = grid(torch.tensor(-2.0), torch.tensor(1.0), bits=8, signed=False, symmetric=True)
+        >>> g.zero_point.item()
         128.0
     """
     qmin, qmax = limits(bits, signed, symmetric)

@@ -7,7 +7,6 @@ deployed file all use other batch sizes than the example input.
 from __future__ import annotations
 
 import copy
-import operator
 import sys
 import warnings
 from typing import Any
@@ -63,7 +62,7 @@ def lower(model: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModule:
                 wanted="a model that torch.export captures with a free batch size for inputs of shape "
                 + ", ".join(str(tuple(x.shape)) for x in inputs),
                 found=f"{type(error).__name__}: {str(error).strip().splitlines()[0][:300]}",
-                do="Check the input shape; branches that depend on tensor values must become torch.cond or go.",
+                do="Check the input shape; branches on tensor values must become torch.cond or go.",
             ) from error
     assert isinstance(module, fx.GraphModule)
     for parameter in module.parameters():
@@ -165,6 +164,3 @@ def _spatial_mean(node: fx.Node) -> bool | None:
         if size == list(x.shape[2:]) and set(argument(node, "padding", [0])) == {0}:
             return None if argument(node, "divisor_override") else True
     return None
-
-
-GETITEM = operator.getitem

@@ -1,9 +1,9 @@
 """Least-squares range: the span whose grid has the smallest mean squared error on the values.
 
 Source: Sung, Shin and Hwang, "Resiliency of deep neural networks under quantization", 2015, arXiv 1511.06488
-(L2 error minimisation), and Choukroun et al., "Low-bit quantization of neural networks for efficient inference",
-ICCV Workshops 2019, arXiv 1902.06822. The span is searched for: a coarse scan of shrunken spans, then a fine one
-around the best, on each side of zero where the grid is asymmetric.
+(L2 error minimisation), and Choukroun et al., "Low-bit quantization of neural networks for efficient
+inference", ICCV Workshops 2019, arXiv 1902.06822. The span is searched for: a coarse scan of shrunken spans, then
+a fine one around the best, on each side of zero where the grid is asymmetric.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class MSE:
 def _search(
     error: Callable[[Tensor, Tensor], Tensor], low: Tensor, high: Tensor, symmetric: bool, steps: int
 ) -> tuple[Tensor, Tensor]:
-    """Shares of ``low`` and ``high`` with the least error: both together, then (asymmetric) each by itself."""
+    """Shares of ``low`` and ``high`` with the least error: both together, then each by itself."""
     a, b = torch.ones_like(low), torch.ones_like(high)
     best = error(a, b)
     sides = [(True, True)]

@@ -1,7 +1,8 @@
 """Static post-training quantization: ranges from a few unlabelled batches, then integers.
 
-Source: Krishnamoorthi, "Quantizing deep convolutional networks for efficient inference", 2018, arXiv 1806.08342,
-section 3; biases are in 32 bits with the scale of the accumulator (Jacob et al., arXiv 1712.05877, section 2.4).
+Source: Krishnamoorthi, "Quantizing deep convolutional networks for efficient inference", 2018, arXiv
+1806.08342, section 3; biases are in 32 bits with the scale of the accumulator (Jacob et al., arXiv 1712.05877,
+section 2.4).
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ class Scheme:
         activation_symmetric: See above.
         weight_range: Range estimator for weights, an object or a name in ``RANGES``.
         activation_range: Range estimator for activations, likewise.
-        bias_correction: Shift biases so that each layer's mean output on the calibration data is the float one.
+        bias_correction: Shift biases so that each layer's mean output on calibration data is the float one.
 
     Example:
         >>> Scheme(weight_bits=4).weight_bits

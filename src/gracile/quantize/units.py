@@ -2,8 +2,8 @@
 
 A unit is a convolution, linear layer, sum, concatenation or average with the saturating activation behind it
 (ReLU, ReLU6, clip): one integer kernel, quantized once, after the activation; values seen there lie within its
-bounds, so rounding to their grid is the clip. Operations that only move values (max pooling, slicing, padding with zeros, reshaping) keep the grid of
-what they move. Everything else runs in float.
+bounds, so rounding to their grid is the clip. Operations that only move values (max pooling, slicing, padding
+with zeros, reshaping) keep the grid of what they move. Everything else runs in float.
 """
 
 from __future__ import annotations
@@ -20,7 +20,35 @@ from .lower import argument, module_of, op_name, value_of
 LAYERS = frozenset({"conv1d", "conv2d", "conv3d", "linear"})
 MATH = frozenset({"add", "cat", "avg_pool2d", "mul", "spatial_mean"})
 MOVES = frozenset(
-    ["max_pool1d", "max_pool2d", "max_pool3d", "flatten", "view", "reshape", "_unsafe_view", "permute", "transpose", "squeeze", "unsqueeze", "slice", "select", "pad", "constant_pad_nd", "expand", "split", "split_with_sizes", "chunk", "getitem", "channel_shuffle", "pixel_shuffle", "pixel_unshuffle", "upsample_nearest2d", "narrow", "t", "unflatten"]
+    {
+        "max_pool1d",
+        "max_pool2d",
+        "max_pool3d",
+        "flatten",
+        "view",
+        "reshape",
+        "_unsafe_view",
+        "permute",
+        "transpose",
+        "squeeze",
+        "unsqueeze",
+        "slice",
+        "select",
+        "pad",
+        "constant_pad_nd",
+        "expand",
+        "split",
+        "split_with_sizes",
+        "chunk",
+        "getitem",
+        "channel_shuffle",
+        "pixel_shuffle",
+        "pixel_unshuffle",
+        "upsample_nearest2d",
+        "narrow",
+        "t",
+        "unflatten",
+    }
 )
 ACTIVATIONS = frozenset({"relu", "relu6", "hardtanh", "clamp", "clamp_min"})
 _NO_WEIGHTS = "has no integer kernel, so it runs in float"
@@ -64,15 +92,16 @@ def find_units(module: fx.GraphModule) -> Units:
     kinds = {node: _kind(module, node) for node in graph.nodes}
     for node in graph.nodes:
         base = node.args[0] if node.args and isinstance(node.args[0], fx.Node) else None
-        if _saturates_at_zero(node) and base is not None and len(base.users) == 1:
-            if kinds[base] in ("layer", "math"):
-                units.fused[node] = base
+        if base is None or kinds[base] not in ("layer", "math"):
+            continue
+        if _saturates_at_zero(node) and len(base.users) == 1:
+            units.fused[node] = base
     needed = _needed(graph, kinds, units)
     for node in graph.nodes:
         if node in needed:
             units.carried[node] = node
-        elif kinds[node] == "move" and _moved(node) in units.carried:
-            units.carried[node] = units.carried[_moved(node)]
+        elif kinds[node] == "move" and (source := _moved(node)) in units.carried:
+            units.carried[node] = units.carried[source]
     _collect_layers(module, kinds, units)
     return units
 
@@ -180,7 +209,8 @@ def _collect_layers(module: fx.GraphModule, kinds: dict[fx.Node, str], units: Un
     for node in module.graph.nodes:
         if kinds[node] == "layer":
             weight, bias, source = node.args[1], argument(node, "bias"), node.args[0]
-            assert isinstance(weight, fx.Node) and isinstance(source, fx.Node)
+            assert isinstance(weight, fx.Node)
+            assert isinstance(source, fx.Node)
             name = str(weight.target).removesuffix(".weight")
             units.layers.append(Layer(name=name, node=node, weight=weight, bias=bias, source=source))
         elif kinds[node] == "float" and node.op == "call_function" and node not in units.fused:
