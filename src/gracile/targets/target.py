@@ -1,7 +1,7 @@
 """Facts about runtimes that decide which widths and number formats pay.
 
 Source: measured, not quoted. Widths: ``python -m benchmarks.widths`` (see decision 0006). Number formats: the
-tests build a convolution in each listed format and find the integer kernel in the runtime's own optimised graph.
+tests build a convolution in each listed format and find the integer kernel in what the runtime made of it.
 """
 
 from __future__ import annotations
