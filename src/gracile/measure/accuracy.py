@@ -33,7 +33,9 @@ def accuracy(predicted: Labels, labels: Labels) -> Accuracy:
     check_paired(predicted=predicted, labels=labels)
     right, n = int((predicted == labels).sum()), len(labels)
     interval = binomtest(right, n).proportion_ci(0.95, method="wilson")
-    return Accuracy(percent=100 * right / n, n=n, low=100 * interval.low, high=100 * interval.high)
+    return Accuracy(
+        percent=100 * right / n, n=n, low=float(100 * interval.low), high=float(100 * interval.high)
+    )
 
 
 def check_paired(**arrays: Labels) -> None:
