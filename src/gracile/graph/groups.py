@@ -82,7 +82,7 @@ def build_groups(
     comp, slot, pos = comp[order], slot[order], pos[order]
     starts = np.flatnonzero(np.r_[True, comp[1:] != comp[:-1]]) if comp.size else np.zeros(0, np.int64)
     kinds: dict[bytes, list[int]] = {}
-    ends = np.r_[starts[1:], comp.size]
+    ends = np.append(starts[1:], comp.size)[: starts.size]
     for i, (a, b) in enumerate(zip(starts, ends, strict=True)):
         kinds.setdefault(slot[a:b].tobytes(), []).append(i)
     groups: list[Group] = []

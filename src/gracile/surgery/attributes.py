@@ -102,6 +102,7 @@ def _split_numbers(
     asked = args.get("split_size", args.get("split_sizes"))
     if isinstance(asked, int):
         yield asked, new[0]
+        yield sum(old), sum(new)  # code that splits a width kept as one number into so many parts
     yield tuple(old), tuple(new)
 
 
@@ -121,9 +122,9 @@ def _slice_numbers(
 
 
 def candidates(model: nn.Module, change: Change) -> list[tuple[str, str]]:
-    """(module, attribute) pairs that hold the old number, in the module that ran it or one above."""
+    """(module, attribute) pairs that hold the old number, in the module that ran it or its parent."""
     path = change.module
-    while True:
+    for _ in range(2):
         try:
             module = model.get_submodule(path)
         except AttributeError:
@@ -136,9 +137,10 @@ def candidates(model: nn.Module, change: Change) -> list[tuple[str, str]]:
             ]
             if held:
                 return held
-        if not path:
-            return []
+        if not path.rpartition(".")[0]:
+            break
         path = path.rpartition(".")[0]
+    return []
 
 
 def _same(found: object, old: Number) -> bool:

@@ -11,18 +11,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from gracile.errors import CaptureError
 from gracile.graph import Provenance, capture
-from gracile.graph.rules import shape_of
+from gracile.graph.rules import LITERAL, packet, shape_of
 from gracile.records import AttributeEdit, ParamSlice, PrunePlan, Skipped
 
 from .attributes import edits
 from .slice import apply
 from .verify import Stage, run
 
-ROUNDS = 24
+ROUNDS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,27 +142,39 @@ class _Attempt:
         lines = [(f.f_code.co_filename, line) for f, line in frames]
         own = [at for at in lines if "/torch/" not in at[0] and "/gracile/surgery/" not in at[0]] or lines
         file, line = own[-1]
-        source = f"{file}:{line}"
-        captured = self.provenance.captured
         why = f"the model's own code fails without these channels: {type(error).__name__}: {error}"[:300]
-        for place in reversed(places):
-            nodes = [
-                n for n in captured.graph.nodes if n.op == "call_function" and captured.module_of(n) == place
-            ]
-            exact = [n for n in nodes if captured.source(n).startswith(f"{file}:{line}:")]
+        places.reverse()
+        kind = self._choosable(narrowed, places[:2])
+        return _Fault(self._blamed(places, f"{file}:{line}:"), why, f"{file}:{line}", kind)
+
+    def _blamed(self, places: list[str], line: str) -> tuple[str, ...]:
+        """Groups at the failing line; where it reshapes, at the same line of every module that runs it."""
+        captured = self.provenance.captured
+        calls = [n for n in captured.graph.nodes if n.op == "call_function"]
+        there = [n for n in calls if captured.source(n).startswith(line)]
+        for place in places:
+            nodes = [n for n in calls if captured.module_of(n) == place]
+            exact = [n for n in nodes if n in there]
+            if exact and all(packet(n) in LITERAL for n in exact):
+                exact = there
             for chosen in (exact, nodes):
-                groups = {
-                    g
-                    for n in chosen
-                    for at in (n, *n.all_input_nodes)
-                    for g in self.provenance.groups_at(at.name)
-                }
-                hit = tuple(g for g in self.removed if g in groups)
-                if hit:
-                    kinds = [type(narrowed.get_submodule(p)).__qualname__ for p in reversed(places)]
-                    kind = next((k for k in kinds if self.options(k)), "")
-                    return _Fault(hit, why, source, kind)
-        return _Fault((), why, source)
+                for hit in (self._groups_into(chosen), self._groups_at(chosen)):
+                    if hit:
+                        return hit
+        return ()
+
+    def _groups_at(self, nodes: list[fx.Node]) -> tuple[str, ...]:
+        seen = {g for n in nodes for g in self.provenance.groups_at(n.name)}
+        return tuple(g for g in self.removed if g in seen)
+
+    def _groups_into(self, nodes: list[fx.Node]) -> tuple[str, ...]:
+        """Groups of the activations (not the parameters) that go into ``nodes``."""
+        return self._groups_at([at for n in nodes for at in n.all_input_nodes if at.op != "placeholder"])
+
+    def _choosable(self, narrowed: nn.Module, places: list[str]) -> str:
+        """Class of the failing module (or the one that called it) whose attributes allow another choice."""
+        kinds = [type(narrowed.get_submodule(p)).__qualname__ for p in places]
+        return next((k for k in kinds if self.options(k)), "")
 
     def _mismatch(self, narrowed: nn.Module, inputs: tuple[Tensor, ...]) -> _Fault:
         """Capture the narrowed model and find the first operation whose shape is not the expected one."""
@@ -178,18 +190,9 @@ class _Attempt:
             kept = self.provenance.kept(a.name, self.gone)
             wanted = tuple(kept[i].size if i in kept else s for i, s in enumerate(shape_of(a)))
             if str(a.target) != str(b.target) or (shape_of(b) and wanted != shape_of(b)):
-                near = {g for at in (a, *a.all_input_nodes) for g in self.provenance.groups_at(at.name)}
-                hit = tuple(g for g in self.removed if g in near)
+                hit = self._groups_into([a]) or self._groups_at([a])
                 owner = captured.module_of(a)
-                kind = ""
-                while True:
-                    found = type(narrowed.get_submodule(owner)).__qualname__
-                    if self.options(found):
-                        kind = found
-                        break
-                    if not owner:
-                        break
-                    owner = owner.rpartition(".")[0]
+                kind = self._choosable(narrowed, [owner, owner.rpartition(".")[0]])
                 shapes = f"wanted shape {wanted}, found {shape_of(b)} in {b.target}"
                 return _Fault(hit, f"{why}: {shapes}", captured.source(a), kind)
         return _Fault((), why, "")

@@ -204,7 +204,7 @@ def liven_(model: nn.Module, generator: torch.Generator) -> None:
         ):
             continue
         noise = torch.rand(tensor.shape, generator=generator) * 0.5
-        first = float(tensor.reshape(-1)[0])
+        first = float(tensor.detach().reshape(-1)[0])
         centred = first == 0 and name.endswith(("bias", "mean"))
         spread = noise - 0.25 if centred else noise + 0.75
         with torch.no_grad():
