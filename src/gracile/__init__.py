@@ -1,8 +1,50 @@
-"""Gracile makes a trained PyTorch network smaller and faster and proves what it did."""
+"""Gracile makes a trained PyTorch network smaller and faster and proves what it did.
 
+``import gracile`` is light: the parts, such as ``gracile.prune``, are imported when they are first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from . import data as data
+    from . import errors as errors
+    from . import export as export
+    from . import fold as fold
+    from . import graph as graph
+    from . import measure as measure
+    from . import nn as nn
+    from . import observe as observe
+    from . import pipeline as pipeline
+    from . import prune as prune
+    from . import quantize as quantize
+    from . import records as records
+    from . import report as report
+    from . import surgery as surgery
+    from . import testing as testing
+    from . import tune as tune
+    from . import zoo as zoo
 
 try:
     __version__ = version("gracile")
 except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0+unknown"
+
+_PARTS = (
+    "data", "errors", "export", "fold", "graph", "measure", "nn", "observe", "pipeline", "prune", "quantize",
+    "records", "report", "surgery", "testing", "tune", "zoo",
+)  # fmt: skip
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _PARTS:
+        return import_module(f"gracile.{name}")
+    raise AttributeError(f"module 'gracile' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PARTS])

@@ -1,1 +1,3 @@
-"""TODO-package-docstring cli."""
+"""The ``gracile`` command: one file a verb; torch is imported only by verbs that compute."""
+
+from .main import main as main

@@ -1,0 +1,77 @@
+"""How results look in a terminal: consoles, the verdict, tables."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from gracile.records import Ratio, Run, Speed, bytes_text, count_text, number_text, ratio_text, runtime_text
+
+
+def console() -> Console:
+    """Where results go."""
+    return Console(highlight=False)
+
+
+def error_console() -> Console:
+    """Where errors and progress go."""
+    return Console(stderr=True, highlight=False)
+
+
+def show_run(run: Run) -> None:
+    """Print the figures of a run, then its verdict, what got worse first."""
+    screen = console()
+    screen.print(_before_after(run))
+    for position, sentence in enumerate(run.verdict):
+        worse = position < run.verdict_worse
+        screen.print(f"{'▼' if worse else '·'} {sentence}", style="red" if worse else None, markup=False)
+
+
+def _before_after(run: Run) -> Table:
+    before, after = run.before, run.after
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for name in ("", "before", "after", "change"):
+        table.add_column(name, justify="left" if not name else "right")
+    change = f"{after.accuracy - before.accuracy:+.1f} points"
+    table.add_row("accuracy, %", f"{before.accuracy:.1f}", f"{after.accuracy:.1f}", change)
+    for name, text, old, new in (
+        ("file", lambda size: bytes_text(int(size)), before.size_bytes, after.size_bytes),
+        ("multiply-adds", count_text, before.macs, after.macs),
+        ("parameters", count_text, before.params, after.params),
+        ("images/s", number_text, before.images_per_s, after.images_per_s),
+    ):
+        table.add_row(name, text(old), text(new), ratio_text(new / old) if old else "")
+    return table
+
+
+def speed_table(speeds: tuple[Speed, ...]) -> Table:
+    """Throughput and latency with their 95 % intervals."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for name in ("model", "runtime"):
+        table.add_column(name, overflow="fold")
+    for name in ("batch", "images/s", "95 %", "ms a batch", "95 %"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for speed in speeds:
+        table.add_row(
+            speed.model,
+            runtime_text(speed.runtime),
+            str(speed.batch),
+            number_text(speed.images_per_s),
+            f"{number_text(speed.images_per_s_low)}-{number_text(speed.images_per_s_high)}",
+            number_text(speed.latency_ms),
+            f"{number_text(speed.latency_ms_low)}-{number_text(speed.latency_ms_high)}",
+        )
+    return table
+
+
+def ratio_table(ratios: tuple[Ratio, ...]) -> Table:
+    """Paired ratios with their 95 % intervals."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for name in ("candidate", "reference"):
+        table.add_column(name, overflow="fold")
+    for name in ("batch", "times as fast", "95 %"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for ratio in ratios:
+        interval = f"{number_text(ratio.low)}-{number_text(ratio.high)}"
+        table.add_row(ratio.candidate, ratio.reference, str(ratio.batch), ratio_text(ratio.ratio), interval)
+    return table

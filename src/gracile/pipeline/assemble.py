@@ -1,0 +1,95 @@
+"""The record of a run from the checkpoints of its stages."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from gracile.records import Comparison, Headline, Ratio, Run, Speed, StepRecord, from_plain
+
+from .checkpoint import Checkpoint
+from .recipe import Recipe
+from .verdict import verdict
+
+
+def assemble(
+    recipe: Recipe, done: Mapping[str, Checkpoint], reused: Collection[str], notes: Sequence[str]
+) -> Run:
+    """Put together what ``run.json`` holds; figures are only moved here, never made."""
+    last = done["compare"].kept
+    before, after = _headlines(done)
+    comparison = from_plain(Comparison, last["comparison"])
+    ratios = tuple(from_plain(Ratio, ratio) for ratio in last["ratios"])
+    proofs = tuple(proof for checkpoint in done.values() for proof in checkpoint.proofs)
+    exported = next((c.detail for c in done.values() if c.kind == "export"), {})
+    kernels = tuple(exported.get("kernels", ()))
+    found = verdict(
+        before=before,
+        after=after,
+        comparison=comparison,
+        ratios=ratios,
+        runtimes=last["runtimes"],
+        proofs=proofs,
+        kernels=kernels,
+    )
+    return Run(
+        name=recipe.name,
+        recipe=recipe.model_dump(mode="json"),
+        versions=last["versions"],
+        hardware=last["hardware"],
+        seed=recipe.seed,
+        before=before,
+        after=after,
+        comparison=comparison,
+        steps=tuple(_step(checkpoint, checkpoint.name in reused) for checkpoint in done.values()),
+        artifacts=tuple(artifact for checkpoint in done.values() for artifact in checkpoint.artifacts),
+        skips=tuple(dict.fromkeys(skip for checkpoint in done.values() for skip in checkpoint.skips)),
+        proofs=proofs,
+        speeds=tuple(from_plain(Speed, speed) for speed in last["speeds"]),
+        ratios=ratios,
+        verdict=found.sentences,
+        verdict_worse=len(found.worse),
+        plan={"deployed": done["compare"].deployed, **_plans(done["compare"])},
+        kernels=kernels,
+        parity=tuple(exported.get("parity", ())),
+        curves=tuple(
+            {"step": c.name, "epochs": c.detail["epochs"]} for c in done.values() if "epochs" in c.detail
+        ),
+        layers=tuple(last["layers"]),
+        notes=tuple(dict.fromkeys(notes)),
+        created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+
+
+def _headlines(done: Mapping[str, Checkpoint]) -> tuple[Headline, Headline]:
+    original, last = done["original"], done["compare"].kept
+    before = Headline(
+        accuracy=original.kept["accuracy"],
+        n=original.kept["n"],
+        macs=original.detail["macs"],
+        params=original.detail["params"],
+        size_bytes=last["before_size_bytes"],
+        images_per_s=last["before_images_per_s"],
+        runtime=last["before_runtime"],
+        batch=last["batch"],
+    )
+    names = ("accuracy", "n", "macs", "params", "size_bytes", "images_per_s", "runtime", "batch")
+    return before, Headline(**{name: last[name] for name in names})
+
+
+def _step(checkpoint: Checkpoint, reused: bool) -> StepRecord:
+    return StepRecord(
+        name=checkpoint.name,
+        kind=checkpoint.kind,
+        seconds=checkpoint.seconds,
+        resumed=reused,
+        accuracy=checkpoint.accuracy,
+        detail={"summary": checkpoint.summary} | checkpoint.detail,
+    )
+
+
+def _plans(last: Checkpoint) -> dict[str, Any]:
+    """What was changed, in order, and how values are quantized."""
+    changes = [{"kind": change.kind, "plan": change.plan} for change in last.changes]
+    return {"changes": changes, "quantize": last.quant}

@@ -1,0 +1,172 @@
+"""The last stage: the deployed file beside the original - accuracy, speed, layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from gracile import graph, measure
+from gracile.errors import MissingExtra
+from gracile.records import Artifact, Ratio, Speed, bytes_text, to_plain
+
+from .measuring import answers
+from .original import INT8_FILE, ORIGINAL_FILE, written
+from .recipe import MeasurePart
+from .state import Bench, Outcome, State
+from .verdict import COMPRESSED, INT8_ONLY, ORIGINAL
+
+DEPLOYED = "model.onnx"
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Measure everything that the report compares."""
+
+    part: MeasurePart
+
+    def __call__(self, state: State, bench: Bench) -> Outcome:
+        """Leave the model as it is; export it first where the recipe did not."""
+        artifacts: tuple[Artifact, ...] = ()
+        if not state.deployed:
+            artifacts = (written(state.current, bench, DEPLOYED, "to deploy"),)
+            state = replace(state, deployed=DEPLOYED)
+        runtimes = self._available(bench)
+        deployed = bench.out / state.deployed
+        accuracies = {
+            name: answers(measure.RUNTIMES[name](deployed, self.part.threads), bench.bundle, self.part)
+            for name in runtimes
+        }
+        speeds, ratios = self._speeds(bench, state, runtimes)
+        best = headline(speeds, runtimes)
+        found = accuracies[best.runtime]
+        before = np.array(bench.done["original"].kept["predictions"], dtype=np.int64)
+        comparison = measure.compare(before, found.predicted, found.labels)
+        cost = graph.cost(state.model, (bench.inputs[0][:1],))
+        return Outcome(
+            state=state,
+            summary=f"accuracy {found.accuracy.percent:.1f} % in {best.runtime}, "
+            f"{bytes_text(measure.size_bytes(deployed))}",
+            kept={
+                "accuracy": found.accuracy.percent,
+                "accuracies": {name: one.accuracy.percent for name, one in accuracies.items()},
+                "n": found.accuracy.n,
+                "runtime": best.runtime,
+                "batch": best.batch,
+                "images_per_s": best.images_per_s,
+                "before_images_per_s": _reference(speeds, best).images_per_s,
+                "before_runtime": _reference(speeds, best).runtime,
+                "macs": cost.macs,
+                "params": cost.params,
+                "size_bytes": measure.size_bytes(deployed),
+                "before_size_bytes": measure.size_bytes(bench.out / ORIGINAL_FILE),
+                "comparison": to_plain(comparison),
+                "speeds": [to_plain(speed) for speed in speeds],
+                "ratios": [to_plain(ratio) for ratio in ratios],
+                "runtimes": runtimes,
+                "layers": layer_table(bench.done["original"].kept["layers"], cost.layers, state),
+                "hardware": measure.hardware(),
+                "versions": measure.versions(),
+            },
+            artifacts=artifacts,
+        )
+
+    def _available(self, bench: Bench) -> list[str]:
+        """Runtimes for files that are asked for and installed; ONNX Runtime when that leaves none."""
+        found = []
+        for name in self.part.runtimes:
+            try:
+                if name != "torch":
+                    measure.RUNTIMES[name](bench.out / ORIGINAL_FILE, self.part.threads)
+                    found.append(str(name))
+            except MissingExtra as error:
+                bench.note(f"{name} is left out: {error.do}")
+        return found or ["ort"]
+
+    def _speeds(self, bench: Bench, state: State, runtimes: Sequence[str]) -> tuple[list[Speed], list[Ratio]]:
+        """Time each runtime's models in turns with PyTorch's original; ratios are of the compressed model."""
+        original = bench.restored("original").model if "torch" in self.part.runtimes else None
+        speeds: dict[tuple[str, str, int], Speed] = {}
+        ratios: list[Ratio] = []
+        for place, runtime in enumerate(runtimes):
+            candidates = [
+                measure.Candidate(name=name, runtime=runtime, model=bench.out / file)
+                for name, file in self._files(bench, state)
+            ]
+            if original is not None:
+                candidates.append(measure.Candidate(name=ORIGINAL, runtime="torch", model=original))
+            found, paired = measure.bench(
+                candidates,
+                inputs=bench.inputs[0],
+                batches=self.part.batches,
+                runs=self.part.runs,
+                threads=self.part.threads,
+                on_run=_told(bench, f"speed in {runtime}", place, len(runtimes)),
+            )
+            for speed in found:
+                speeds.setdefault((speed.model, speed.runtime, speed.batch), speed)
+            ratios += [_of_compressed(ratio) for ratio in paired]
+        return list(speeds.values()), ratios
+
+    def _files(self, bench: Bench, state: State) -> list[tuple[str, str]]:
+        files = [(COMPRESSED, state.deployed), (ORIGINAL, ORIGINAL_FILE)]
+        if "int8-only" in bench.done:
+            files.insert(1, (INT8_ONLY, INT8_FILE))
+        return files
+
+
+def _told(bench: Bench, text: str, place: int, places: int) -> Callable[[int, int], None]:
+    return lambda done, total: bench.tick(text, place + done / total, places)
+
+
+def _of_compressed(ratio: Ratio) -> Ratio:
+    """Turn "reference against compressed", as measured, into "compressed against reference"."""
+    warning = ratio.warning and "The spread is too wide to say which is faster, or by how much."
+    return replace(
+        ratio,
+        candidate=ratio.reference,
+        reference=ratio.candidate,
+        ratio=1 / ratio.ratio,
+        low=1 / ratio.high,
+        high=1 / ratio.low,
+        warning=warning,
+    )
+
+
+def headline(speeds: Sequence[Speed], runtimes: Any) -> Speed:
+    """The compressed model at the largest batch, in the runtime that is fastest."""
+    largest = max(speed.batch for speed in speeds)
+    own = [s for s in speeds if s.model == COMPRESSED and s.batch == largest and s.runtime in runtimes]
+    return max(own, key=lambda speed: speed.images_per_s)
+
+
+def _reference(speeds: Sequence[Speed], best: Speed) -> Speed:
+    """The original in PyTorch where that was measured, else in the runtime of the headline."""
+    own = [speed for speed in speeds if speed.model == ORIGINAL and speed.batch == best.batch]
+    return next(
+        (speed for speed in own if speed.runtime == "torch"),
+        next(speed for speed in own if speed.runtime == best.runtime),
+    )
+
+
+def layer_table(before: Sequence[dict[str, Any]], after: Sequence[Any], state: State) -> list[dict[str, Any]]:
+    """One row a layer of the original: widths, multiply-adds, bits; a layer that is gone has width 0."""
+    now = {layer.name: layer for layer in after}
+    bits = {} if state.quant is None else {weight.layer: weight.bits for weight in state.quant.weights}
+    rows = []
+    for old in before:
+        new = now.get(old["name"])
+        rows.append(
+            {
+                "name": old["name"],
+                "kind": old["kind"],
+                "width_before": old["width"],
+                "width_after": new.weight_shape[0] if new and new.weight_shape else 0,
+                "macs_before": old["macs"],
+                "macs_after": new.macs if new else 0,
+                "weight_bits": bits.get(old["name"]),
+            }
+        )
+    return rows

@@ -1,0 +1,50 @@
+"""What every part of a recipe has in common, and the interface of a step."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from .state import Bench, Outcome, State
+
+
+class Part(BaseModel):
+    """A piece of a recipe: unknown keys are refused and nothing changes after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class Step(Part, ABC):
+    """One technique in a recipe: its fields are what the recipe says, ``run`` is what it does.
+
+    To add a technique: write ``pipeline/steps/NAME.py`` with a subclass whose ``step`` is
+    ``Literal["NAME"]``, and enter it in ``STEPS``.
+    """
+
+    makes_original: ClassVar[bool] = False
+    """The model it leaves is the one that the rest of the run is compared with."""
+    after_quantize: ClassVar[bool] = False
+    """It may follow a ``quantize`` step."""
+    structural: ClassVar[bool] = False
+    """It makes the model narrower or shorter, so that an uncompressed int8 model is a fair reference."""
+
+    step: str
+    name: str = ""
+    """Name of the step in the report and in ``--set steps.NAME.field=value``; the kind when empty."""
+
+    @abstractmethod
+    def run(self, state: State, bench: Bench) -> Outcome:
+        """Take the model one step further; ``state.model`` may be changed in place."""
+
+    @classmethod
+    def restore(cls, model: nn.Module, plan: dict[str, Any]) -> nn.Module:
+        """Give a freshly built ``model`` the structure that this kind of step left, from its saved plan.
+
+        Only shapes matter: the numbers are loaded afterwards.
+        """
+        raise NotImplementedError(f"{cls.__name__} changes no structure")

@@ -1,0 +1,56 @@
+"""The stages of a run in order: the recipe's steps, with what is measured before, beside and after them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from .compare import Compare
+from .original import Int8Only, Original
+from .recipe import Recipe
+from .state import Bench, Outcome, State
+from .steps import QuantizeStep
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A named piece of work; ``config`` is what its key depends on beside the steps before it.
+
+    ``beside`` marks work that leaves the model as it was, so that nothing after it depends on it;
+    ``measured`` asks for the accuracy after it.
+    """
+
+    name: str
+    kind: str
+    config: dict[str, Any]
+    work: Callable[[State, Bench], Outcome]
+    beside: bool = False
+    measured: bool = False
+
+
+def stages(recipe: Recipe) -> tuple[Stage, ...]:
+    """List the stages of ``recipe``: steps that make the original, the original measured, the same only
+    quantized, the other steps, the comparison."""
+    measure = recipe.measure
+    steps = [
+        Stage(
+            name=name,
+            kind=step.step,
+            config=step.model_dump(exclude={"name"}),
+            work=step.run,
+            measured=measure.after_each_step and step.step != "export",
+        )
+        for name, step in zip(recipe.step_names, recipe.steps, strict=True)
+    ]
+    originals = sum(step.makes_original for step in recipe.steps)
+    beside = [_measuring("original", measure.accuracy_config, Original(measure))]
+    quantize = next((step for step in recipe.steps if isinstance(step, QuantizeStep)), None)
+    if quantize and measure.reference_int8 and any(step.structural for step in recipe.steps):
+        beside.append(_measuring("int8-only", quantize.model_dump(exclude={"name"}), Int8Only(quantize)))
+    last = _measuring("compare", measure.model_dump(), Compare(measure))
+    return (*steps[:originals], *beside, *steps[originals:], last)
+
+
+def _measuring(name: str, config: dict[str, Any], work: Callable[[State, Bench], Outcome]) -> Stage:
+    return Stage(name=name, kind="measure", config=config, work=work, beside=True)

@@ -1,0 +1,31 @@
+"""The kinds of step that a recipe may list: one file each, and one entry here."""
+
+from __future__ import annotations
+
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+from pydantic import Field
+
+from ..schema import Step
+from .export import ExportStep as ExportStep
+from .fold import FoldStep as FoldStep
+from .prune import PruneStep as PruneStep
+from .quantize import QuantizeStep as QuantizeStep
+from .train import TrainStep as TrainStep
+from .tune import TuneStep as TuneStep
+
+STEPS: dict[str, type[Step]] = {
+    "train": TrainStep,
+    "prune": PruneStep,
+    "tune": TuneStep,
+    "fold": FoldStep,
+    "quantize": QuantizeStep,
+    "export": ExportStep,
+}
+
+if TYPE_CHECKING:
+    AnyStep: TypeAlias = Step
+else:
+    AnyStep = Annotated[reduce(or_, STEPS.values()), Field(discriminator="step")]

@@ -1,0 +1,130 @@
+"""Remove channels until a budget is met, refit what reads them, and prove the surgery."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from gracile.records import PrunePlan, count_text, from_plain, to_plain
+
+from ..schema import Part, Step
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ..state import Bench, Outcome, State
+
+
+class BudgetPart(Part):
+    """How much is kept or removed: exactly one of the fields."""
+
+    macs: float | None = Field(default=None, gt=0, lt=1)
+    """Share of the multiply-adds to keep."""
+    params: float | None = Field(default=None, gt=0, lt=1)
+    """Share of the parameters to keep."""
+    per_layer: float | None = Field(default=None, gt=0, lt=1)
+    """Share of the channels to remove from every group."""
+    everywhere: float | None = Field(default=None, gt=0, lt=1)
+    """Share of all channels to remove, the lowest scores of the whole model first."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        given = [name for name, value in self if value is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"one of macs, params, per_layer, everywhere (given: {', '.join(given) or 'none'})"
+            )
+        return self
+
+    def value(self) -> Any:
+        """The budget as the library's own object."""
+        from gracile import prune
+
+        kinds = {"macs": prune.Macs, "params": prune.Params, "per_layer": prune.PerLayer}
+        name, share = next((name, value) for name, value in self if value is not None)
+        return kinds.get(name, prune.Global)(share)
+
+
+class PruneStep(Step):
+    """Remove whole channels, physically."""
+
+    structural = True
+
+    step: Literal["prune"] = "prune"
+    criterion: Literal["random", "l1", "l2"] = "l1"
+    """How the channels of a group are ranked; the lowest go."""
+    budget: BudgetPart
+    leave: tuple[str, ...] = ("first", "last")
+    """Layers left alone: ``first``, ``last`` or dotted names."""
+    round_to: int = Field(default=1, ge=1)
+    """Keep a multiple of so many channels in every group."""
+    choose_round_to: tuple[int, ...] = ()
+    """Multiples to try: each is pruned under the same budget, quantized, exported and timed on
+    ``measure_on``; the fastest is taken. Overrides ``round_to``."""
+    measure_on: Literal["ort", "openvino"] = "ort"
+    """Runtime that ``choose_round_to`` times."""
+    measure_batch: int = Field(default=32, ge=1)
+    """Batch size that ``choose_round_to`` times."""
+    calibration: int = Field(default=512, ge=1)
+    """Unlabelled training images for reconstruction and batch-norm statistics."""
+    carry_constants: bool = True
+    """Carry the constant that a removed channel still emits into the next bias."""
+    reconstruct: bool = True
+    """Refit each consumer of removed channels by least squares."""
+    reestimate_bn: bool = True
+    """Estimate batch-norm statistics again afterwards."""
+
+    def run(self, state: State, bench: Bench) -> Outcome:
+        """Choose widths, prove the surgery, remove the channels, refit what reads them."""
+        from gracile import prune, surgery
+
+        from ..state import Change, Outcome
+        from ..widths import choose
+
+        images = bench.calibration(self.calibration)
+        plan, widths = choose(self, state, bench) if self.choose_round_to else (self.plan(state, bench), ())
+        bench.tick("proofs", 1, 3)
+        proofs = surgery.verify(state.model, bench.inputs, plan, seed=bench.seed)
+        surgery.require(proofs)
+        bench.tick("refitting", 2, 3)
+        model = prune.apply(
+            state.model,
+            plan,
+            inputs=bench.inputs,
+            calibration=images,
+            carry_constants=self.carry_constants,
+            reconstruct=self.reconstruct,
+            reestimate_bn=self.reestimate_bn,
+        )
+        data = to_plain(plan)
+        return Outcome(
+            state=state.changed(model, Change(kind="prune", plan=data)),
+            summary=f"{plan.criterion}, multiply-adds {count_text(plan.macs_before)} -> "
+            f"{count_text(plan.macs_after)}, parameters {count_text(plan.params_before)} -> "
+            f"{count_text(plan.params_after)}",
+            detail={"plan": data, "widths": list(widths), "images": len(images)},
+            skips=plan.skipped,
+            proofs=proofs,
+        )
+
+    def plan(self, state: State, bench: Bench, round_to: int | None = None) -> PrunePlan:
+        """Which channels stay, with widths rounded to ``round_to`` (default: the recipe's)."""
+        from gracile import prune
+
+        return prune.plan(
+            state.model,
+            bench.inputs,
+            criterion=prune.CRITERIA[self.criterion](),
+            budget=self.budget.value(),
+            leave=self.leave,
+            round_to=round_to or self.round_to,
+            seed=bench.seed,
+        )
+
+    @classmethod
+    def restore(cls, model: nn.Module, plan: dict[str, Any]) -> nn.Module:
+        """Give ``model`` the widths that the pruning left."""
+        from gracile import surgery
+
+        return surgery.apply_(model, from_plain(PrunePlan, plan))

@@ -1,0 +1,70 @@
+"""Static post-training quantization from a few unlabelled images."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from ..schema import Step
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gracile.quantize import Scheme
+
+    from ..state import Bench, Outcome, State
+
+BATCH = 64  # calibration images at a time
+
+
+class QuantizeStep(Step):
+    """Quantize weights and activations to integers."""
+
+    step: Literal["quantize"] = "quantize"
+    weight_bits: int = Field(default=8, ge=2, le=8)
+    activation_bits: int = Field(default=8, ge=2, le=8)
+    weight_granularity: Literal["per_channel", "per_tensor"] = "per_channel"
+    weight_range: Literal["minmax", "percentile", "mse"] = "mse"
+    """How the range of a weight is chosen."""
+    activation_range: Literal["minmax", "percentile", "mse"] = "mse"
+    """How the range of an activation is chosen."""
+    weight_symmetric: bool = True
+    activation_symmetric: bool = False
+    bias_correction: bool = True
+    """Shift biases so that each layer's mean output on the calibration images is that of the float model."""
+    calibration: int = Field(default=512, ge=1)
+    """Unlabelled training images that the ranges are estimated on."""
+
+    def run(self, state: State, bench: Bench) -> Outcome:
+        """Estimate ranges and simulate the quantized model."""
+        from dataclasses import replace
+
+        from gracile import quantize
+
+        from ..state import Outcome
+
+        images = bench.calibration(self.calibration)
+        quantized = quantize.ptq(state.model, bench.inputs, chunks(images), self.scheme())
+        plan = quantized.plan
+        return Outcome(
+            state=replace(state, quant=plan, quantized=quantized),
+            summary=f"{len(plan.weights)} layers at W{self.weight_bits}A{self.activation_bits}, "
+            f"{len(plan.skipped)} left in float",
+            detail={"estimator": plan.estimator, "layers": len(plan.weights), "images": len(images)},
+            skips=plan.skipped,
+        )
+
+    def scheme(self) -> Scheme:
+        """The fields as the library's own configuration."""
+        from gracile import quantize
+
+        fields = self.model_dump(exclude={"step", "name", "calibration", "weight_granularity"})
+        per_channel = self.weight_granularity == "per_channel"
+        granularity = quantize.PerChannel() if per_channel else quantize.PerTensor()
+        return quantize.Scheme(weight_granularity=granularity, **fields)
+
+
+def chunks(images: Tensor) -> list[Tensor]:
+    """Calibration images in batches that fit into memory."""
+    return [images[start : start + BATCH] for start in range(0, len(images), BATCH)]

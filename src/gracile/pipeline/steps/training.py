@@ -1,0 +1,111 @@
+"""What ``train`` and ``tune`` have in common: the fields of a training and how it is run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from ..schema import Step
+
+if TYPE_CHECKING:
+    from ..state import Bench, Outcome, State
+
+
+class TrainingStep(Step):
+    """Fields of a training."""
+
+    epochs: int = Field(default=3, ge=1)
+    """Times through the training images."""
+    lr: float = Field(default=0.01, gt=0)
+    """Highest learning rate."""
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    nesterov: bool = True
+    weight_decay: float = Field(default=1e-4, ge=0)
+    decay_norms: bool = True
+    """Decay biases and normalisation weights too."""
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    milestones: tuple[float, ...] = (0.5, 0.75)
+    """For ``step``: shares of the run."""
+    gamma: float = Field(default=0.1, gt=0, le=1)
+    """For ``step``: factor at each milestone."""
+    warmup_epochs: float = Field(default=0.0, ge=0)
+    batch_size: int = Field(default=128, ge=1)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    clip_norm: float | None = Field(default=None, gt=0)
+    """Largest norm of the gradient."""
+    ema_decay: float | None = Field(default=None, ge=0, lt=1)
+    """Keep a moving average of the weights and return that."""
+    holdout: float = Field(default=0.05, ge=0, lt=1)
+    """Share of the training images held out to choose the best epoch; test images are never used for that."""
+    patience: int | None = Field(default=None, ge=1)
+    """Stop after so many epochs without progress on the held-out images."""
+    bf16: bool = True
+    """bfloat16 autocast: about twice as fast on processors that have it, slower on others."""
+    augment: bool = False
+    """The data set's own augmentation (crops, flips)."""
+    train_images: int | None = Field(default=None, ge=1)
+    """Use only so many training images, drawn by the seed; all when empty."""
+
+    def run(self, state: State, bench: Bench) -> Outcome:
+        """Train ``state.model`` in place; goes on from ``bench.partial`` after an interruption."""
+        from gracile import tune
+
+        from ..state import Outcome
+
+        config = tune.TuneConfig(seed=bench.seed, **self.model_dump(exclude={"step", "name", "train_images"}))
+        examples = bench.bundle.train
+        if self.train_images is not None and self.train_images < len(examples):
+            chosen = torch_order(len(examples), bench.seed)[: self.train_images]
+            examples = examples.subset(chosen)
+        steps = max(int(len(examples) * (1 - self.holdout)) // self.batch_size, 1) * self.epochs
+        history = tune.fit(
+            state.model,
+            examples,
+            config,
+            hooks=(Ticker(bench.tick, steps, self.epochs),),
+            checkpoint=bench.partial,
+        )
+        state.model.eval()
+        best = history.best
+        shown = best.train_accuracy if best.holdout_accuracy is None else best.holdout_accuracy
+        which = "training" if best.holdout_accuracy is None else "held-out"
+        return Outcome(
+            state=state,
+            summary=f"{len(history.epochs)} epochs, {shown:.1f} % on {which} images in epoch {best.epoch}",
+            detail={
+                "epochs": [asdict(epoch) for epoch in history.epochs],
+                "best_epoch": history.best_epoch,
+                "stopped_early": history.stopped_early,
+                "holdout_size": history.holdout_size,
+                "train_images": len(examples),
+                "resumed_after": history.resumed_after,
+            },
+        )
+
+
+def torch_order(count: int, seed: int) -> list[int]:
+    """A random order of ``count`` examples, the same for the same seed."""
+    import torch
+
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+class Ticker:
+    """A training hook that tells how far it is."""
+
+    def __init__(self, tick: Callable[[str, float, float], None], steps: int, epochs: int) -> None:
+        self.tick, self.steps, self.epochs = tick, steps, epochs
+
+    def on_step_begin(self, model: Any, optimizer: Any, *, step: int, epoch: int) -> None:
+        """Nothing."""
+
+    def on_step_end(self, model: Any, optimizer: Any, *, step: int, epoch: int) -> None:
+        """Move the bar."""
+        self.tick(f"epoch {epoch} of {self.epochs}", step + 1, self.steps)
+
+    def on_epoch_end(self, model: Any, optimizer: Any, *, step: int, epoch: int) -> None:
+        """Nothing."""

@@ -1,0 +1,95 @@
+"""Widths that pay: candidates under one budget, quantized, exported and timed; the fastest is taken.
+
+A runtime's kernels work on blocks of channels, so that a layer halved from 16 to 8 channels can be slower than
+the whole one. What pays is measured on the runtime it is meant for, not assumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from gracile import measure, surgery
+from gracile.errors import BudgetError
+from gracile.records import PrunePlan, Speed
+
+from .original import int8_file
+from .state import Bench, State
+from .steps.quantize import QuantizeStep
+
+if TYPE_CHECKING:
+    from .steps.prune import PruneStep
+
+_RUNS = 11
+_WHOLE = 0  # "multiple" of the model that is not pruned, timed for comparison
+
+
+def choose(step: PruneStep, state: State, bench: Bench) -> tuple[PrunePlan, tuple[dict[str, Any], ...]]:
+    """Plan with every multiple of ``step.choose_round_to``, time the results, take the fastest.
+
+    Returns:
+        The plan, and a row for each candidate; ``round_to`` 0 is the model without pruning.
+
+    Raises:
+        BudgetError: No multiple meets the budget.
+    """
+    plans: dict[int, PrunePlan] = {}
+    refused: list[dict[str, Any]] = []
+    for multiple in step.choose_round_to:
+        try:
+            plans[multiple] = step.plan(state, bench, multiple)
+        except BudgetError as error:
+            refused.append({"round_to": multiple, "why": f"the budget cannot be met: {error.found}"})
+    if not plans:
+        raise BudgetError(
+            "choose_round_to",
+            wanted="a multiple that meets the budget",
+            found=str(refused[0]["why"]),
+            do="Add smaller multiples or ask for less.",
+        )
+    speeds = _timed(plans, step, state, bench)
+    best = max(plans, key=lambda multiple: speeds[multiple].images_per_s)
+    rows = [_row(_WHOLE, speeds[_WHOLE], 1.0, False, "for comparison")]
+    for multiple, plan in plans.items():
+        kept = plan.macs_after / plan.macs_before
+        rows.append(_row(multiple, speeds[multiple], kept, multiple == best, ""))
+    return plans[best], (*rows, *refused)
+
+
+def _timed(plans: dict[int, PrunePlan], step: PruneStep, state: State, bench: Bench) -> dict[int, Speed]:
+    """Speed of each candidate, quantized to int8; accuracy plays no part, so nothing is refitted."""
+    quick = QuantizeStep(activation_range="minmax", weight_range="minmax", bias_correction=False, calibration=16)
+    with TemporaryDirectory(prefix="widths-", dir=bench.out) as folder:
+        candidates = []
+        for multiple in (_WHOLE, *plans):
+            model = state.model if multiple == _WHOLE else surgery.apply(state.model, plans[multiple])
+            path = Path(folder) / f"{multiple}.onnx"
+            bench.tick(f"widths in multiples of {multiple}", len(candidates), 2 * len(plans) + 2)
+            int8_file(replace(state, model=model), bench, quick, str(path.relative_to(bench.out)), "candidate")
+            candidates.append(measure.Candidate(name=str(multiple), runtime=step.measure_on, model=path))
+        speeds, _ = measure.bench(
+            candidates, inputs=bench.inputs[0], batches=[step.measure_batch], runs=_RUNS
+        )
+    return {int(speed.model): speed for speed in speeds}
+
+
+def _row(multiple: int, speed: Speed, kept: float, chosen: bool, why: str) -> dict[str, Any]:
+    return {
+        "round_to": multiple,
+        "runtime": speed.runtime,
+        "batch": speed.batch,
+        "macs_kept": kept,
+        "images_per_s": speed.images_per_s,
+        "low": speed.images_per_s_low,
+        "high": speed.images_per_s_high,
+        "chosen": chosen,
+        "why": why,
+    }
+
+
+def chosen(rows: Sequence[dict[str, Any]]) -> int | None:
+    """The multiple that was taken, if any row says so."""
+    return next((int(row["round_to"]) for row in rows if row.get("chosen")), None)

@@ -1,0 +1,188 @@
+"""What the page shows, computed from a run's record: no numbers are made in the template."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from gracile.records import Run, Speed, bytes_text, count_text, number_text, ratio_text, runtime_text
+
+from .charts import Bar, Series
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One headline figure before and after; ``good`` is None where neither is better."""
+
+    name: str
+    before: str
+    after: str
+    change: str
+    good: bool | None
+    note: str = ""
+
+
+def figures(run: Run) -> tuple[Figure, ...]:
+    """The headline figures, accuracy first."""
+    before, after = run.before, run.after
+    difference = after.accuracy - before.accuracy
+    settled = run.comparison is not None and (run.comparison.high < 0 or run.comparison.low > 0)
+    place = f"{runtime_text(after.runtime)}, batch {after.batch}"
+    return (
+        Figure(
+            name="Accuracy",
+            before=f"{before.accuracy:.1f} %",
+            after=f"{after.accuracy:.1f} %",
+            change=f"{difference:+.1f} points",
+            good=difference > 0 if settled else None,
+            note=f"{after.n:,} test images" + ("" if settled else "; within the noise"),
+        ),
+        _figure(
+            "Images a second",
+            before.images_per_s,
+            after.images_per_s,
+            number_text,
+            more=True,
+            note=f"{place}; before: {runtime_text(before.runtime)}",
+        ),
+        _figure(
+            "File", before.size_bytes, after.size_bytes, bytes_text, note="float ONNX against deployed file"
+        ),
+        _figure("Multiply-adds", before.macs, after.macs, count_text, note="counted, one image"),
+        _figure("Parameters", before.params, after.params, count_text, note="counted"),
+    )
+
+
+def _figure(name: str, before: float, after: float, text: Any, *, more: bool = False, note: str) -> Figure:
+    """A figure whose change is a ratio; smaller is better unless ``more``."""
+    ratio = after / before if before else 0.0
+    good = None if not before or after == before else (after > before) == more
+    return Figure(
+        name=name,
+        before=text(before) if before else "-",
+        after=text(after) if after else "-",
+        change=ratio_text(ratio) if before else "",
+        good=good,
+        note=note,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeedGroup:
+    """Everything measured at one batch size: bars of throughput, and rows with both intervals."""
+
+    batch: int
+    bars: tuple[Bar, ...]
+    rows: tuple[Speed, ...]
+
+
+def speed_groups(run: Run) -> tuple[SpeedGroup, ...]:
+    """Speeds by batch size, largest batch first; runtimes have a colour each."""
+    colours = {runtime: i for i, runtime in enumerate(dict.fromkeys(speed.runtime for speed in run.speeds))}
+    groups = []
+    for batch in sorted({speed.batch for speed in run.speeds}, reverse=True):
+        rows = tuple(speed for speed in run.speeds if speed.batch == batch)
+        groups.append(
+            SpeedGroup(batch=batch, bars=tuple(_speed_bar(s, colours[s.runtime]) for s in rows), rows=rows)
+        )
+    return tuple(groups)
+
+
+def _speed_bar(speed: Speed, colour: int) -> Bar:
+    return Bar(
+        label=f"{speed.model} · {runtime_text(speed.runtime)}",
+        value=speed.images_per_s,
+        low=speed.images_per_s_low,
+        high=speed.images_per_s_high,
+        text=number_text(speed.images_per_s),
+        colour=colour,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerRow:
+    """One layer with weights: widths are output channels."""
+
+    name: str
+    kind: str
+    before: int
+    after: int
+    widest: int
+    macs_before: int
+    macs_after: int
+    bits: str
+    kernel: str
+    integer: bool | None
+
+
+def layer_rows(run: Run) -> tuple[LayerRow, ...]:
+    """Layers with their widths, bits and the kernels that ran."""
+    kernels = {str(row["layer"]): row for row in run.kernels}
+    widest = max((layer["width_before"] for layer in run.layers), default=1)
+    rows = []
+    for layer in run.layers:
+        kernel = kernels.get(layer["name"], {})
+        weight_bits = layer.get("weight_bits")
+        rows.append(
+            LayerRow(
+                name=layer["name"],
+                kind=layer["kind"],
+                before=layer["width_before"],
+                after=layer["width_after"],
+                widest=widest,
+                macs_before=layer["macs_before"],
+                macs_after=layer["macs_after"],
+                bits="float" if weight_bits is None else f"W{weight_bits}",
+                kernel=str(kernel.get("kernel", "")),
+                integer=kernel.get("integer"),
+            )
+        )
+    return tuple(rows)
+
+
+def accuracy_path(run: Run) -> Series:
+    """Accuracy from the original through the steps to the deployed file."""
+    marks = ["original", *(step.name for step in run.steps if step.accuracy is not None), "deployed"]
+    values = [
+        run.before.accuracy,
+        *(step.accuracy for step in run.steps if step.accuracy is not None),
+        run.after.accuracy,
+    ]
+    return Series(name="accuracy", x=range(len(values)), y=values, marks=marks)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """Training curves of one step: accuracies in percent and losses in nats over epochs."""
+
+    step: str
+    accuracy: tuple[Series, ...]
+    loss: tuple[Series, ...]
+
+
+def training_curves(run: Run) -> tuple[Curve, ...]:
+    """Curves of every training step."""
+    return tuple(
+        Curve(
+            step=str(curve["step"]),
+            accuracy=_series(curve["epochs"], "accuracy"),
+            loss=_series(curve["epochs"], "loss"),
+        )
+        for curve in run.curves
+    )
+
+
+def _series(epochs: list[dict[str, Any]], what: str) -> tuple[Series, ...]:
+    found = []
+    for colour, (part, name) in enumerate((("train", "training"), ("holdout", "held out"))):
+        known = [epoch for epoch in epochs if epoch.get(f"{part}_{what}") is not None]
+        if known:
+            xs = [float(epoch["epoch"]) for epoch in known]
+            ys = [float(epoch[f"{part}_{what}"]) for epoch in known]
+            found.append(Series(name=f"{what}, {name}", x=xs, y=ys, colour=colour))
+    return tuple(found)
+
+
+def widths_table(run: Run) -> tuple[dict[str, Any], ...]:
+    """Candidate widths that a prune step measured, when it did."""
+    return tuple(row for step in run.steps for row in step.detail.get("widths", ()))

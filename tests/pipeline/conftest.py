@@ -1,0 +1,69 @@
+"""A recipe that runs in seconds, and a way to watch and stop its stages."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+import torch
+
+from gracile.pipeline import Recipe, parse_recipe, runner
+
+TINY = """\
+name: tiny
+model: {spec: "gracile:demo_net", options: {width: 8}}
+data: {spec: digits}
+steps:
+- {step: train, epochs: 2, lr: 0.1, batch_size: 32, train_images: 256, bf16: false}
+- {step: prune, budget: {macs: 0.6}, calibration: 64}
+- {step: tune, epochs: 2, lr: 0.01, batch_size: 32, train_images: 128, bf16: false}
+- {step: fold}
+- {step: quantize, calibration: 64}
+- {step: export}
+measure: {runtimes: [torch, ort], batches: [1, 4], runs: 6, threads: 1, test_images: 100}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Recipe:
+    return parse_recipe(TINY)
+
+
+@dataclass
+class Watched:
+    """How often each stage was done; ``stop_at`` names the one that raises ``stop`` instead."""
+
+    done: Counter[str] = field(default_factory=Counter)
+    stop_at: str = ""
+    stop: BaseException = field(default_factory=KeyboardInterrupt)
+
+    def around(self, name: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(*arguments: Any) -> Any:
+            if name == self.stop_at:
+                raise self.stop
+            self.done[name] += 1
+            return work(*arguments)
+
+        return watched
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
+    watch, listed = Watched(), runner.stages
+
+    def stages(recipe: Recipe) -> tuple[Any, ...]:
+        return tuple(replace(s, work=watch.around(s.name, s.work)) for s in listed(recipe))
+
+    monkeypatch.setattr(runner, "stages", stages)
+    return watch

@@ -1,0 +1,258 @@
+"""A recipe end to end: what it leaves, how it resumes, how it stops."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gracile import data, measure, pipeline
+from gracile.errors import NonFiniteError, StorageError, UsageError, WeightsError
+from gracile.pipeline import Recipe, parse_recipe, runner
+from gracile.records import Run, read_run, sha256
+
+STAGES = ["train", "original", "int8-only", "prune", "tune", "fold", "quantize", "export", "compare"]
+
+
+@pytest.fixture(scope="module")
+def finished(tiny: Recipe, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
+    out = tmp_path_factory.mktemp("finished") / "run"
+    return out, pipeline.run(tiny, out, progress=False)
+
+
+def test_the_record_holds_everything(finished: tuple[Path, Run]) -> None:
+    out, run = finished
+    assert read_run(out) == run
+    assert [step.name for step in run.steps] == STAGES
+    assert all(step.seconds > 0 for step in run.steps)
+    assert run.before.n == run.after.n == 100
+    assert run.after.macs <= 0.6 * run.before.macs
+    assert run.after.params < run.before.params
+    assert run.versions["torch"]
+    assert run.hardware["cores"] >= 1
+    assert [change["kind"] for change in run.plan["changes"]] == ["prune", "fold"]
+    assert len(run.plan["quantize"]["weights"]) == 7
+    assert run.proofs
+    assert all(proof.passed for proof in run.proofs)
+    assert {curve["step"] for curve in run.curves} == {"train", "tune"}
+    assert run.verdict
+
+
+def test_artifacts_are_there_with_their_checksums(finished: tuple[Path, Run]) -> None:
+    out, run = finished
+    assert {artifact.path for artifact in run.artifacts} == {
+        "model.onnx",
+        "reference/original.onnx",
+        "reference/int8-only.onnx",
+    }
+    for artifact in run.artifacts:
+        assert sha256(out / artifact.path) == artifact.sha256
+    assert run.after.size_bytes == (out / "model.onnx").stat().st_size
+    assert run.before.size_bytes == (out / "reference/original.onnx").stat().st_size
+
+
+def test_accuracy_after_is_that_of_the_deployed_file(finished: tuple[Path, Run]) -> None:
+    out, run = finished
+    test = data.load_data("digits").test.subset(range(100))
+    predicted, labels = measure.predictions(measure.ort_runner(out / "model.onnx", 1), test, 50)
+    assert run.after.accuracy == pytest.approx(100 * float(np.mean(predicted == labels)))
+
+
+def test_speeds_and_ratios_cover_models_runtimes_and_batches(finished: tuple[Path, Run]) -> None:
+    _, run = finished
+    assert {(speed.model, speed.runtime) for speed in run.speeds} == {
+        ("original", "torch"),
+        ("original", "ort"),
+        ("int8 only", "ort"),
+        ("compressed", "ort"),
+    }
+    assert {speed.batch for speed in run.speeds} == {1, 4}
+    assert {(ratio.candidate, ratio.reference) for ratio in run.ratios} == {
+        ("compressed in ort", f"{reference} in {runtime}")
+        for reference, runtime in (("original", "torch"), ("original", "ort"), ("int8 only", "ort"))
+    }
+    assert run.before.runtime == "torch"
+    assert run.after.runtime == "ort"
+    assert run.after.batch == 4
+
+
+def test_layers_tell_widths_and_bits(finished: tuple[Path, Run]) -> None:
+    _, run = finished
+    rows = {layer["name"]: layer for layer in run.layers}
+    assert rows["stem"]["width_before"] == 8
+    assert rows["linear"]["width_before"] == rows["linear"]["width_after"] == 10
+    assert any(layer["width_after"] < layer["width_before"] for layer in run.layers)
+    assert all(layer["weight_bits"] == 8 for layer in run.layers)
+
+
+def test_a_finished_run_resumed_repeats_nothing(
+    finished: tuple[Path, Run], tiny: Recipe, watched: Any
+) -> None:
+    out, run = finished
+    again = pipeline.run(tiny, out, resume=True, progress=False)
+    assert not watched.done
+    assert all(step.resumed for step in again.steps)
+    assert again.after == run.after
+
+
+def test_ctrl_c_at_every_stage_then_resume(tiny: Recipe, watched: Any, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    for stage in STAGES:
+        watched.stop_at = stage
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.run(tiny, out, resume=stage != STAGES[0], progress=False)
+        assert not (out / "run.json").exists()
+    watched.stop_at = ""
+    run = pipeline.run(tiny, out, resume=True, progress=False)
+    assert dict(watched.done) == dict.fromkeys(STAGES, 1)
+    assert [step.name for step in run.steps if not step.resumed] == ["compare"]
+
+
+def test_a_resumed_run_gives_the_model_of_an_undisturbed_one(
+    finished: tuple[Path, Run], tiny: Recipe, watched: Any, tmp_path: Path
+) -> None:
+    watched.stop_at = "fold"
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(tiny, tmp_path / "run", progress=False)
+    watched.stop_at = ""
+    pipeline.run(tiny, tmp_path / "run", resume=True, progress=False)
+    assert sha256(tmp_path / "run/model.onnx") == sha256(finished[0] / "model.onnx")
+
+
+def test_a_changed_recipe_starts_again_at_the_change(tiny: Recipe, watched: Any, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    pipeline.run(tiny, out, progress=False)
+    watched.done.clear()
+    changed = tiny.model_copy(
+        update={"steps": (*tiny.steps[:-1], tiny.steps[-1].model_copy(update={"file": "new.onnx"}))}
+    )
+    run = pipeline.run(changed, out, resume=True, progress=False)
+    assert dict(watched.done) == {"export": 1, "compare": 1}
+    assert any(note.startswith("export: ") and "changed" in note for note in run.notes)
+    assert run.plan["deployed"] == "new.onnx"
+    assert (out / "new.onnx").is_file()
+    (out / "new.onnx").write_bytes(b"damaged")
+    watched.done.clear()
+    pipeline.run(changed, out, resume=True, progress=False)
+    assert dict(watched.done) == {"export": 1}
+
+
+def test_training_resumes_within_a_step(
+    tiny: Recipe, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from gracile.pipeline.steps import training
+
+    tick = training.Ticker.on_step_end
+
+    def stop(self: Any, *arguments: Any, step: int, epoch: int) -> None:
+        if epoch == 2:
+            raise KeyboardInterrupt
+        tick(self, *arguments, step=step, epoch=epoch)
+
+    monkeypatch.setattr(training.Ticker, "on_step_end", stop)
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(tiny, out, progress=False)
+    assert list((out / "checkpoints/00-train").glob("partial-*"))
+    monkeypatch.setattr(training.Ticker, "on_step_end", tick)
+    short = tiny.model_copy(update={"steps": tiny.steps[:1]})
+    run = pipeline.run(short, out, resume=True, progress=False)
+    assert run.steps[0].detail["resumed_after"] == 1
+    assert len(run.steps[0].detail["epochs"]) == 2
+    assert not list((out / "checkpoints/00-train").glob("partial-*"))
+
+
+def test_no_space_left_leaves_nothing_half_written(
+    tiny: Recipe, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    out, replace = tmp_path / "run", os.replace
+
+    def full(source: Any, target: Any) -> None:
+        if str(target).endswith("weights.safetensors"):
+            raise OSError(errno.ENOSPC, "No space left on device", str(target))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(StorageError, match="No space left on device") as caught:
+        pipeline.run(tiny, out, progress=False)
+    assert caught.value.exit_code == 1
+    assert not (out / "checkpoints/00-train/stage.json").exists()
+    assert [path.name for path in out.rglob(".*")] == []
+    monkeypatch.setattr(os, "replace", replace)
+    short = tiny.model_copy(update={"steps": tiny.steps[:1]})
+    assert pipeline.run(short, out, resume=True, progress=False).after.accuracy > 0
+
+
+@pytest.mark.parametrize(
+    ("content", "resume", "do"),
+    [
+        ("notes.txt", False, "does not hold a run"),
+        ("notes.txt", True, "does not hold a run"),
+        ("recipe.json", False, "--resume"),
+    ],
+)
+def test_a_folder_that_is_not_empty(
+    tiny: Recipe, tmp_path: Path, content: str, resume: bool, do: str
+) -> None:
+    (tmp_path / content).write_text("{}")
+    with pytest.raises(UsageError) as caught:
+        pipeline.run(tiny, tmp_path, resume=resume, progress=False)
+    assert do in caught.value.do
+    assert (tmp_path / content).read_text() == "{}"
+
+
+def test_out_is_a_file(tiny: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="a file"):
+        pipeline.run(tiny, tmp_path / "file", progress=False)
+
+
+def test_weights_are_looked_for_under_the_data_root(tmp_path: Path) -> None:
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights/a.safetensors").write_bytes(b"")
+    assert runner.find_weights("weights/a.safetensors", tmp_path) == tmp_path / "weights/a.safetensors"
+    with pytest.raises(WeightsError, match="none at"):
+        runner.find_weights("weights/b.safetensors", tmp_path)
+    assert runner.find_weights(None, tmp_path) is None
+
+
+NAN = """
+import torch
+from torch import nn
+
+class Poisoned(nn.Module):
+    input_shape = (1, 8, 8)
+    def __init__(self):
+        super().__init__()
+        self.flat = nn.Flatten()
+        self.broken = Logarithm()
+        self.linear = nn.Linear(64, 10)
+    def forward(self, x):
+        return self.linear(self.broken(self.flat(x)))
+
+class Logarithm(nn.Module):
+    def forward(self, x):
+        return torch.log(x - 1000)
+
+def build():
+    return Poisoned()
+"""
+
+
+def test_nan_activations_name_the_module(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(NAN)
+    model = f"model: {{spec: '{tmp_path}/net.py:build'}}"
+    text = f"name: x\n{model}\ndata: {{spec: digits}}\nsteps: [{{step: export}}]"
+    with pytest.raises(NonFiniteError) as caught:
+        pipeline.run(parse_recipe(text), tmp_path / "run", progress=False)
+    assert caught.value.where == "broken"
+    assert caught.value.exit_code == 1
+
+
+def test_recipe_json_is_what_was_asked(finished: tuple[Path, Run], tiny: Recipe) -> None:
+    assert Recipe.model_validate(json.loads((finished[0] / "recipe.json").read_text())) == tiny
