@@ -7,6 +7,7 @@ from .digits import digits as digits
 from .folder import FolderData as FolderData
 from .folder import image_folder as image_folder
 from .load import DATA as DATA
+from .load import find_root as find_root
 from .load import load_data as load_data
 from .mnist import mnist as mnist
 from .tensor_data import TensorData as TensorData

@@ -1,4 +1,4 @@
-"""TODO-package-docstring observe."""
+"""Watching a model over batches: what hands batches out, and what is summed up while they pass."""
 
 from .batches import Augmentation as Augmentation
 from .batches import Batches as Batches
