@@ -1,0 +1,125 @@
+"""Second moments of what goes into a layer, summed over batches: all that a least-squares fit needs.
+
+With inputs ``X`` (one row a position, one column an input channel and kernel tap, a last column of ones) and
+targets ``Y``, the fit ``min ||X W - Y||^2`` depends on the data through ``X'X``, ``X'Y`` and ``Y'Y`` alone.
+These are summed in float64, so memory does not grow with the number of images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from gracile.errors import NonFiniteError
+
+
+def patches(
+    x: Tensor,
+    kernel: Sequence[int],
+    *,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    at: Tensor | None = None,
+) -> Tensor:
+    """Lay out the inputs of a convolution as rows of a matrix.
+
+    Args:
+        x: Input ``(batch, channels, *space)``; zeros are padded on both sides.
+        kernel: Size of the kernel along each axis of space.
+        stride: Steps along each axis.
+        padding: Zeros on each side along each axis.
+        dilation: Distance of neighbouring taps along each axis.
+        at: Output positions of each image to lay out, as flat indices; default, all.
+
+    Returns:
+        ``(positions, channels * taps)``: positions in the order (batch, *space), columns channel by channel,
+        so that ``patches(x) @ weight.flatten(1).T`` is the convolution.
+
+    Example:
+        >>> x, w = torch.randn(2, 3, 5, 5), torch.randn(4, 3, 3, 3)
+        >>> rows = patches(x, (3, 3), stride=(2, 2), padding=(1, 1), dilation=(1, 1))
+        >>> wanted = torch.nn.functional.conv2d(x, w, stride=2, padding=1)
+        >>> torch.allclose(rows @ w.flatten(1).T, rows_of(wanted), atol=1e-5)
+        True
+    """
+    ends = [side for p in reversed(padding) for side in (p, p)]
+    padded = torch.nn.functional.pad(x, ends) if any(ends) else x
+    size = [
+        (padded.shape[2 + i] - d * (k - 1) - 1) // s + 1
+        for i, (k, s, d) in enumerate(zip(kernel, stride, dilation, strict=True))
+    ]
+    taps = []
+    for tap in product(*(range(k) for k in kernel)):
+        window = [
+            slice(t * d, t * d + s * (n - 1) + 1, s)
+            for t, d, s, n in zip(tap, dilation, stride, size, strict=True)
+        ]
+        taps.append(_chosen(padded[(slice(None), slice(None), *window)], at))
+    stacked = torch.stack(taps, dim=2)  # (batch, channels, taps, positions)
+    return stacked.movedim(3, 1).reshape(-1, x.shape[1] * len(taps))
+
+
+def _chosen(x: Tensor, at: Tensor | None) -> Tensor:
+    flat = x.flatten(2)
+    return flat if at is None else flat[:, :, at]
+
+
+def rows_of(x: Tensor, at: Tensor | None = None) -> Tensor:
+    """Rows of a convolution's output: ``(batch, channels, *space)`` to ``(positions, channels)``.
+
+    Args:
+        x: Output of a convolution.
+        at: Positions of each image to take, as flat indices; default, all.
+
+    Example:
+        >>> rows_of(torch.zeros(2, 3, 4, 5)).shape
+        torch.Size([40, 3])
+    """
+    return _chosen(x, at).movedim(1, -1).reshape(-1, x.shape[1])
+
+
+class Gram:
+    """Second moments of inputs and targets, accumulated by :meth:`update`.
+
+    Args:
+        name: The layer, for errors.
+        columns: Input columns, without the column of ones.
+        targets: Target columns.
+
+    Example:
+        >>> seen = Gram("fc", columns=1, targets=1)
+        >>> seen.update(torch.tensor([[1.0], [3.0]]), torch.tensor([[2.0], [4.0]]))
+        >>> seen.xx.tolist(), seen.xy.tolist(), seen.rows
+        ([[10.0, 4.0], [4.0, 2.0]], [[14.0], [6.0]], 2)
+    """
+
+    def __init__(self, name: str, columns: int, targets: int) -> None:
+        self.name, self.rows = name, 0
+        self.xx = torch.zeros(columns + 1, columns + 1, dtype=torch.float64)
+        self.xy = torch.zeros(columns + 1, targets, dtype=torch.float64)
+        self.yy = torch.zeros(targets, dtype=torch.float64)
+
+    def update(self, inputs: Tensor, targets: Tensor) -> None:
+        """Add rows of inputs ``(rows, columns)`` and of targets ``(rows, targets)``.
+
+        Raises:
+            NonFiniteError: The rows hold NaN or infinity; nothing has been added.
+        """
+        x = torch.nn.functional.pad(inputs, (0, 1), value=1.0)
+        xx, xy = x.T @ x, x.T @ targets
+        yy = targets.double().square().sum(0)
+        if not bool(xx.isfinite().all() and xy.isfinite().all()):
+            raise NonFiniteError(
+                self.name,
+                wanted="finite activations on the calibration data",
+                found="NaN or infinity",
+                do="Check the weights and the normalisation of the calibration data.",
+            )
+        self.xx += xx.double().cpu()
+        self.xy += xy.double().cpu()
+        self.yy += yy.cpu()
+        self.rows += int(inputs.shape[0])

@@ -1,0 +1,74 @@
+"""Carry out a plan: the surgery, and what keeps the accuracy without training."""
+
+from __future__ import annotations
+
+import copy
+
+from torch import Tensor, nn
+
+from gracile import surgery
+from gracile.graph import capture, trace
+from gracile.observe.batchnorm import reestimate_
+from gracile.records import PrunePlan
+
+from .constants import carry_constants_
+from .reconstruct import MEMORY_BYTES, reconstruct_
+from .walk import Calibration, chunks
+
+BATCH = 128
+
+
+def apply(
+    model: nn.Module,
+    plan: PrunePlan,
+    *,
+    inputs: tuple[Tensor, ...],
+    calibration: Calibration | None = None,
+    carry_constants: bool = True,
+    reconstruct: bool = True,
+    reestimate_bn: bool = True,
+    memory_bytes: int = MEMORY_BYTES,
+    seed: int = 0,
+) -> nn.Module:
+    """Return a narrower copy of ``model`` that gives nearly what the model gave.
+
+    First the constants that removed channels emit go into the next biases (exact for channels with weights
+    zero), then the channels go, then every layer behind them is refitted by least squares and batch norms
+    that follow no refitted layer get statistics anew.
+
+    Args:
+        model: The model; left as it was.
+        plan: From :func:`gracile.prune.plan`.
+        inputs: Example inputs, as for the plan.
+        calibration: Unlabelled inputs, a few hundred. Without them, nothing is refitted or estimated.
+        carry_constants: Keep constants of removed channels.
+        reconstruct: Refit the layers behind removed channels.
+        reestimate_bn: Estimate batch-norm statistics anew where nothing was refitted.
+        memory_bytes: Bound on the activations held while refitting.
+        seed: Of random inputs and sampled positions.
+
+    Raises:
+        BadArgument: The plan was made for another model, or the calibration data is empty.
+        NonFiniteError: Activations hold NaN or infinity.
+
+    Example:
+        >>> import torch
+        >>> from gracile.prune import PerLayer, plan
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> inputs = (torch.zeros(1, 4),)
+        >>> half = plan(net, inputs, budget=PerLayer(ratio=0.5), leave=())
+        >>> apply(net, half, inputs=inputs, calibration=torch.randn(64, 4))[0]
+        Linear(in_features=4, out_features=4, bias=True)
+    """
+    small = copy.deepcopy(model)
+    if carry_constants and any(g.removed for g in plan.groups):
+        carry_constants_(small, trace(capture(model, inputs)), plan, seed=seed)
+    surgery.apply_(small, plan)
+    if calibration is None or not plan.slices:
+        return small
+    if reconstruct:
+        reconstruct_(small, model, plan, calibration, reestimate_bn=reestimate_bn,
+                     memory_bytes=memory_bytes, seed=seed)  # fmt: skip
+    elif reestimate_bn:
+        reestimate_(small, chunks(calibration, BATCH))
+    return small

@@ -1,0 +1,60 @@
+"""How much may stay: shares of channels, multiply-adds or parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gracile.errors import BadArgument
+
+
+def _check_removed(ratio: float) -> None:
+    if not 0 <= ratio < 1:
+        raise BadArgument("ratio", wanted="a share of at least 0 and below 1", found=f"{ratio=}")
+
+
+def _check_kept(fraction_kept: float) -> None:
+    if not 0 < fraction_kept <= 1:
+        raise BadArgument("fraction_kept", wanted="a share above 0 and at most 1", found=f"{fraction_kept=}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerLayer:
+    """Remove the share ``ratio`` of every group, in ``[0, 1)``, rounded so that no group loses more."""
+
+    ratio: float
+
+    def __post_init__(self) -> None:
+        _check_removed(self.ratio)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Global:
+    """Remove the share ``ratio`` of all channels, in ``[0, 1)``, lowest scores of the whole model first."""
+
+    ratio: float
+
+    def __post_init__(self) -> None:
+        _check_removed(self.ratio)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Macs:
+    """Keep at most the share ``fraction_kept`` of the multiply-adds, in ``(0, 1]``."""
+
+    fraction_kept: float
+
+    def __post_init__(self) -> None:
+        _check_kept(self.fraction_kept)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Params:
+    """Keep at most the share ``fraction_kept`` of the parameters, in ``(0, 1]``."""
+
+    fraction_kept: float
+
+    def __post_init__(self) -> None:
+        _check_kept(self.fraction_kept)
+
+
+Budget = PerLayer | Global | Macs | Params

@@ -1,0 +1,115 @@
+"""From a model and a budget to a plan: trace, test, score, allocate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from gracile import surgery
+from gracile.errors import BadArgument
+from gracile.graph import Group, capture, trace
+from gracile.records import GroupPlan, PrunePlan, Skipped
+
+from .allocate import allocate
+from .budgets import Budget, Macs
+from .criterion import Criterion, Scene, check_finite
+from .l1 import L1
+from .leave import split_left
+from .walk import Calibration, chunks
+
+BATCH = 32
+PLAIN = L1()
+HALF = Macs(fraction_kept=0.5)
+ROUNDS = 4
+
+
+def plan(
+    model: nn.Module,
+    inputs: tuple[Tensor, ...],
+    *,
+    criterion: Criterion = PLAIN,
+    budget: Budget = HALF,
+    leave: Sequence[str] = ("first", "last"),
+    round_to: int = 1,
+    calibration: Calibration | None = None,
+    seed: int = 0,
+) -> PrunePlan:
+    """Choose the channels that go; the model is left as it was.
+
+    Groups whose removal fails on the model itself (a constant in its code that no longer fits) are found by
+    trying, left whole and recorded with their source line.
+
+    Args:
+        model: Any model that ``torch.export`` captures.
+        inputs: Example inputs; one image, so that costs are those of one image.
+        criterion: How units are ranked; default :class:`~gracile.prune.L1`.
+        budget: What may stay; default half of the multiply-adds.
+        leave: Layers left alone, see :func:`~gracile.prune.leave.split_left`; "first" and "last" because the
+            first sees the image and the last names the classes.
+        round_to: Kept channels are a multiple of it.
+        calibration: Unlabelled inputs, for criteria that need data.
+        seed: Of random scores and of the inputs that the removal is tried on.
+
+    Raises:
+        BadArgument: ``round_to`` is below 1, a name in ``leave`` fits nothing, or data is missing.
+        BudgetError: The budget cannot be met; the error names the nearest that can.
+        CaptureError: The model cannot be captured.
+        NonFiniteError: Weights or activations hold NaN or infinity.
+
+    Example:
+        >>> import torch
+        >>> from gracile.prune import PerLayer
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> print(plan(net, (torch.zeros(1, 4),), budget=PerLayer(ratio=0.5), leave=()))
+        L1(aggregation='mean'), PerLayer(ratio=0.5): MACs 48 -> 24, params 58 -> 30
+          0: keep 4 of 8
+          left alone 2: is an output of the network
+    """
+    if round_to < 1:
+        raise BadArgument("round_to", wanted="at least 1", found=f"{round_to=}")
+    check_finite(model)
+    provenance = trace(capture(model, inputs))
+    free, left = split_left(provenance.captured, provenance.groups, leave)
+    tested = surgery.probe(model, inputs, provenance, seed)
+    stuck = {s.where for s in tested.skipped}
+    free = tuple(g for g in free if g.name not in stuck)
+    data = chunks(calibration, BATCH) if calibration is not None and criterion.needs_data else ()
+    scene = Scene(model=model, provenance=provenance, groups=free, calibration=data, seed=seed)
+    scores = criterion(scene)
+    skipped = [*provenance.frozen, *left, *tested.skipped]
+    for _ in range(ROUNDS):
+        removed = allocate(provenance, free, scores, budget, round_to=round_to, marginal=criterion.marginal)
+        done = surgery.resolve(model, inputs, provenance, removed, choice=tested.choice, seed=seed)
+        if not done.skipped:
+            break
+        skipped += done.skipped
+        failed = {s.where for s in done.skipped}
+        free = tuple(g for g in free if g.name not in failed)
+    before, after = provenance.cost(), provenance.cost(done.removed)
+    return PrunePlan(
+        groups=tuple(_kept(g, done.removed.get(g.name, ())) for g in free),
+        slices=done.slices,
+        attributes=done.attributes,
+        skipped=_once(skipped),
+        criterion=str(criterion),
+        budget=str(budget),
+        macs_before=before.macs,
+        macs_after=after.macs,
+        params_before=before.params,
+        params_after=after.params,
+    )
+
+
+def _kept(group: Group, removed: Sequence[int]) -> GroupPlan:
+    gone = set(removed)
+    keep = tuple(u for u in range(group.units) if u not in gone)
+    return GroupPlan(name=group.name, units=group.units, keep=keep, members=group.members)
+
+
+def _once(skipped: Sequence[Skipped]) -> tuple[Skipped, ...]:
+    """One record a place: the first reason counts."""
+    found: dict[str, Skipped] = {}
+    for s in skipped:
+        found.setdefault(s.where, s)
+    return tuple(found.values())
