@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_map
 
 from gracile.graph import Captured, Provenance
 from gracile.graph.rules import bound, packet
@@ -35,7 +36,7 @@ def run_reference(
         if node.op == "placeholder":
             arguments.append(_argument(captured, node, held, fed, dtype))
     graph = captured.program.graph_module
-    out = _Masked(graph, provenance, gone).run(*arguments)
+    out = _Masked(graph, provenance, gone, dtype).run(*arguments)
     return out[-1] if isinstance(out, tuple) and len(out) == 1 else out
 
 
@@ -51,10 +52,20 @@ def _argument(
 
 
 class _Masked(fx.Interpreter):
-    def __init__(self, graph: fx.GraphModule, provenance: Provenance, gone: np.ndarray) -> None:
+    def __init__(
+        self, graph: fx.GraphModule, provenance: Provenance, gone: np.ndarray, dtype: torch.dtype
+    ) -> None:
         super().__init__(graph)
-        self.provenance, self.gone = provenance, gone
+        self.provenance, self.gone, self.dtype = provenance, gone, dtype
         self.shrinking = {n.name for n in provenance.shrinking}
+
+    def fetch_args_kwargs_from_env(self, n: fx.Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Arguments of a node, with the captured float32 replaced by the type the proof runs in."""
+        args, kwargs = super().fetch_args_kwargs_from_env(n)
+        swapped: tuple[tuple[Any, ...], dict[str, Any]] = tree_map(
+            lambda a: self.dtype if a is torch.float32 else a, (args, kwargs)
+        )
+        return swapped
 
     def run_node(self, n: fx.Node) -> Any:
         if n.name not in self.shrinking:
