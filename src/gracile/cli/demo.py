@@ -21,12 +21,12 @@ def demo(
     from gracile.pipeline import parse_recipe
 
     text = (files(__package__) / "recipes" / "demo.yaml").read_text(encoding="utf-8")
-    folder = out or _free(Path("runs"))
+    folder = out or free_folder(Path("runs"))
     again = f"gracile demo --out {folder} --resume"
     carry_out(parse_recipe(text, file="demo.yaml"), folder, data_root=None, resume=resume, again=again)
 
 
-def _free(parent: Path) -> Path:
+def free_folder(parent: Path) -> Path:
     """The first of ``demo``, ``demo-2``, ``demo-3``... that is not there yet."""
     number, folder = 1, parent / "demo"
     while folder.exists():

@@ -42,6 +42,7 @@ class Checkpoint:
     """What ``stage.json`` holds. ``weights`` is relative to the run's folder."""
 
     key: str
+    code: str
     kind: str
     name: str
     seconds: float

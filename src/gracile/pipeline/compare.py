@@ -44,7 +44,7 @@ class Compare:
         found = accuracies[best.runtime]
         before = np.array(bench.done["original"].kept["predictions"], dtype=np.int64)
         comparison = measure.compare(before, found.predicted, found.labels)
-        cost = graph.cost(state.model, (bench.inputs[0][:1],))
+        cost = graph.cost(state.model, bench.inputs)
         return Outcome(
             state=state,
             summary=f"accuracy {found.accuracy.percent:.1f} % in {best.runtime}, "
@@ -99,7 +99,7 @@ class Compare:
                 candidates.append(measure.Candidate(name=ORIGINAL, runtime="torch", model=original))
             found, paired = measure.bench(
                 candidates,
-                inputs=bench.inputs[0],
+                inputs=bench.images,
                 batches=self.part.batches,
                 runs=self.part.runs,
                 threads=self.part.threads,

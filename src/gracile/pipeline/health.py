@@ -1,4 +1,4 @@
-"""Is the model sound before work starts: finite weights, finite activations."""
+"""Is the model sound before work starts: does it take the images, and are its activations finite?"""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gracile.errors import NonFiniteError
+from gracile.errors import ModelError, NonFiniteError
 
 
 def check_activations(model: nn.Module, images: Tensor) -> None:
     """Run the model and refuse NaN and infinity, naming the first module that makes them.
 
     Raises:
+        ModelError: The model does not take such images.
         NonFiniteError: The inputs or an activation are not finite.
 
     Example:
@@ -34,6 +35,13 @@ def check_activations(model: nn.Module, images: Tensor) -> None:
     try:
         with torch.no_grad():
             model(images)
+    except RuntimeError as error:
+        raise ModelError(
+            type(model).__name__,
+            wanted=f"a model that takes images of shape {tuple(images.shape[1:])}",
+            found=str(error).partition("\n")[0],
+            do="Name the model and the data that belong together.",
+        ) from error
     finally:
         for handle in handles:
             handle.remove()

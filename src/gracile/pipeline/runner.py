@@ -19,12 +19,14 @@ from gracile.records import Run, atomic_bytes, to_json
 from . import checkpoint as checkpoints
 from .assemble import assemble
 from .checkpoint import FOLDER, Checkpoint
-from .fingerprint import key_of, start_key
+from .fingerprint import code_version, key_of, start_key
 from .measuring import answers
 from .progress import Live, Reporter, Silent
 from .recipe import Recipe
 from .stages import Stage, stages
 from .state import Bench, State
+
+IMAGES = 32  # at hand for comparing and timing
 
 
 def run(
@@ -92,6 +94,7 @@ class _Work:
     done: dict[str, Checkpoint] = field(default_factory=dict)
     reused: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
+    changed: bool = False
     last: Checkpoint | None = None  # of the newest stage that the model went through
     state: State | None = None  # what it left, when it is in memory
 
@@ -101,7 +104,9 @@ class _Work:
         self.root = find_root(self.root)
         self.weights = find_weights(recipe.model.weights, self.root)
         self.bundle: DataBundle = data.load_data(recipe.data.spec, self.root, **recipe.data.options)
-        self.inputs: tuple[Tensor, ...] = (self.bundle.calibration(2, recipe.seed),)
+        few = min(IMAGES, len(self.bundle.train))
+        self.images: Tensor = self.bundle.calibration(few, recipe.seed)
+        self.inputs: tuple[Tensor, ...] = (self.images[:1],)
         self.key = start_key(recipe, self.weights)
         self.total = len(stages(recipe))
 
@@ -121,11 +126,17 @@ class _Work:
         if found is not None and found.key == key:
             self._reuse(folder, stage, found)
         else:
-            if found is not None:
-                self._note(f"{stage.name}: the recipe, the weights or the code changed; done again.")
+            self._tell_change(stage, found)
             self._do(folder, key, stage)
         if not stage.beside:
             self.key, self.last = key, self.done[stage.name]
+
+    def _tell_change(self, stage: Stage, found: Checkpoint | None) -> None:
+        """Say once why finished work is done again."""
+        if found is not None and not self.changed:
+            what = "the recipe, data or weights" if found.code == code_version() else "Gracile itself"
+            self._note(f"{what} changed since the last run: going on from {stage.name}, which is done again.")
+            self.changed = True
 
     def _reuse(self, folder: str, stage: Stage, found: Checkpoint) -> None:
         config = self.recipe.measure.accuracy_config
@@ -159,6 +170,7 @@ class _Work:
             previous=self.last,
             record={
                 "key": key,
+                "code": code_version(),
                 "kind": stage.kind,
                 "name": stage.name,
                 "seconds": seconds,
@@ -183,6 +195,7 @@ class _Work:
         return Bench(
             bundle=self.bundle,
             inputs=self.inputs,
+            images=self.images,
             seed=self.recipe.seed,
             out=self.out,
             partial=self.out / FOLDER / folder / f"partial-{key[:12]}",

@@ -52,14 +52,15 @@ class State:
 class Bench:
     """The tools a step works with.
 
-    ``inputs`` is an example batch for capturing; ``out`` the run's folder; ``partial`` a file that a long
-    step may keep its own progress in; ``done`` the finished stages by name, and ``restored(name)`` the model
-    as one of them left it; ``tick(text, done, total)`` tells the user how far the step is, ``note(text)``
-    what they should know.
+    ``inputs`` is one image, for capturing, ``images`` a few, for comparing and timing; ``out`` the run's
+    folder; ``partial`` a file that a long step may keep its own progress in; ``done`` the finished stages by
+    name, and ``restored(name)`` the model as one of them left it; ``tick(text, done, total)`` tells the user
+    how far the step is, ``note(text)`` what they should know.
     """
 
     bundle: DataBundle
     inputs: tuple[Tensor, ...]
+    images: Tensor
     seed: int
     out: Path
     partial: Path

@@ -174,7 +174,10 @@ def _smaller(what: str, before: int, after: int, text: Any) -> Iterable[Finding]
         yield False, f"{what} stayed at {text(before)}."
         return
     verb = "shrank" if after < before else "grew"
-    yield after > before, f"{what} {verb} from {text(before)} to {text(after)} ({ratio_text(after / before)})."
+    yield (
+        after > before,
+        f"{what} {verb} from {text(before)} to {text(after)} ({ratio_text(after / before)}).",
+    )
 
 
 def _float_kernels(kernels: Sequence[dict[str, Any]]) -> Iterable[Finding]:

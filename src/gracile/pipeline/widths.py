@@ -1,12 +1,11 @@
 """Widths that pay: candidates under one budget, quantized, exported and timed; the fastest is taken.
 
-A runtime's kernels work on blocks of channels, so that a layer halved from 16 to 8 channels can be slower than
-the whole one. What pays is measured on the runtime it is meant for, not assumed.
+A runtime's kernels work on blocks of channels, so that a layer halved from 16 to 8 channels can be slower
+than the whole one. What pays is measured on the runtime it is meant for, not assumed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -61,18 +60,20 @@ def choose(step: PruneStep, state: State, bench: Bench) -> tuple[PrunePlan, tupl
 
 def _timed(plans: dict[int, PrunePlan], step: PruneStep, state: State, bench: Bench) -> dict[int, Speed]:
     """Speed of each candidate, quantized to int8; accuracy plays no part, so nothing is refitted."""
-    quick = QuantizeStep(activation_range="minmax", weight_range="minmax", bias_correction=False, calibration=16)
+    quick = QuantizeStep(
+        activation_range="minmax", weight_range="minmax", bias_correction=False, calibration=16
+    )
     with TemporaryDirectory(prefix="widths-", dir=bench.out) as folder:
-        candidates = []
+        candidates: list[measure.Candidate] = []
         for multiple in (_WHOLE, *plans):
             model = state.model if multiple == _WHOLE else surgery.apply(state.model, plans[multiple])
             path = Path(folder) / f"{multiple}.onnx"
             bench.tick(f"widths in multiples of {multiple}", len(candidates), 2 * len(plans) + 2)
-            int8_file(replace(state, model=model), bench, quick, str(path.relative_to(bench.out)), "candidate")
+            int8_file(
+                replace(state, model=model), bench, quick, str(path.relative_to(bench.out)), "candidate"
+            )
             candidates.append(measure.Candidate(name=str(multiple), runtime=step.measure_on, model=path))
-        speeds, _ = measure.bench(
-            candidates, inputs=bench.inputs[0], batches=[step.measure_batch], runs=_RUNS
-        )
+        speeds, _ = measure.bench(candidates, inputs=bench.images, batches=[step.measure_batch], runs=_RUNS)
     return {int(speed.model): speed for speed in speeds}
 
 
@@ -88,8 +89,3 @@ def _row(multiple: int, speed: Speed, kept: float, chosen: bool, why: str) -> di
         "chosen": chosen,
         "why": why,
     }
-
-
-def chosen(rows: Sequence[dict[str, Any]]) -> int | None:
-    """The multiple that was taken, if any row says so."""
-    return next((int(row["round_to"]) for row in rows if row.get("chosen")), None)

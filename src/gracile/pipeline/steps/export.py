@@ -9,6 +9,7 @@ from pydantic import Field
 from gracile.records import bytes_text
 
 from ..schema import Step
+from ..verdict import FLOAT_BITS
 
 if TYPE_CHECKING:
     from ..state import Bench, Outcome, State
@@ -39,12 +40,14 @@ class ExportStep(Step):
         bench.tick("kernels", 1, 3)
         kernels = export.kernels(path)
         bench.tick("parity", 2, 3)
-        parity = () if state.quantized is None else export.parity(state.quantized, path, bench.inputs[0])
+        parity = () if state.quantized is None else export.parity(state.quantized, path, bench.images)
         size = bytes_text(artifact.size_bytes)
-        integer = sum(bool(row["integer"]) for row in kernels)
+        asked = [row for row in kernels if row["bits"] is not None and row["bits"] < FLOAT_BITS]
+        integer = sum(bool(row["integer"]) for row in asked)
+        kind = f"{integer} of {len(asked)} quantized layers run in integers" if asked else "float"
         return Outcome(
             state=replace(state, deployed=self.file),
-            summary=f"{self.file}, {size}, {integer} of {len(kernels)} layers in integers",
+            summary=f"{self.file}, {size}, {kind}",
             detail={"kernels": list(kernels), "parity": list(parity)},
             artifacts=(replace(artifact, name="to deploy", path=self.file),),
         )

@@ -13,6 +13,8 @@ from ..schema import Part, Step
 if TYPE_CHECKING:
     from torch import nn
 
+    from gracile.prune import Budget
+
     from ..state import Bench, Outcome, State
 
 
@@ -37,13 +39,18 @@ class BudgetPart(Part):
             )
         return self
 
-    def value(self) -> Any:
+    def value(self) -> Budget:
         """The budget as the library's own object."""
         from gracile import prune
 
-        kinds = {"macs": prune.Macs, "params": prune.Params, "per_layer": prune.PerLayer}
-        name, share = next((name, value) for name, value in self if value is not None)
-        return kinds.get(name, prune.Global)(share)
+        if self.macs is not None:
+            return prune.Macs(fraction_kept=self.macs)
+        if self.params is not None:
+            return prune.Params(fraction_kept=self.params)
+        if self.per_layer is not None:
+            return prune.PerLayer(ratio=self.per_layer)
+        assert self.everywhere is not None  # one of them is given
+        return prune.Global(ratio=self.everywhere)
 
 
 class PruneStep(Step):
@@ -52,7 +59,7 @@ class PruneStep(Step):
     structural = True
 
     step: Literal["prune"] = "prune"
-    criterion: Literal["random", "l1", "l2"] = "l1"
+    criterion: Literal["random", "l1", "l2", "reconstruction"] = "l1"
     """How the channels of a group are ranked; the lowest go."""
     budget: BudgetPart
     leave: tuple[str, ...] = ("first", "last")
@@ -83,7 +90,10 @@ class PruneStep(Step):
         from ..widths import choose
 
         images = bench.calibration(self.calibration)
-        plan, widths = choose(self, state, bench) if self.choose_round_to else (self.plan(state, bench), ())
+        if self.choose_round_to:
+            plan, widths = choose(self, state, bench)
+        else:
+            plan, widths = self.plan(state, bench), ()
         bench.tick("proofs", 1, 3)
         proofs = surgery.verify(state.model, bench.inputs, plan, seed=bench.seed)
         surgery.require(proofs)
@@ -96,6 +106,7 @@ class PruneStep(Step):
             carry_constants=self.carry_constants,
             reconstruct=self.reconstruct,
             reestimate_bn=self.reestimate_bn,
+            seed=bench.seed,
         )
         data = to_plain(plan)
         return Outcome(
@@ -119,6 +130,7 @@ class PruneStep(Step):
             budget=self.budget.value(),
             leave=self.leave,
             round_to=round_to or self.round_to,
+            calibration=bench.calibration(self.calibration),
             seed=bench.seed,
         )
 
