@@ -46,7 +46,7 @@ check: $(VENV)/.stamp-dev
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -n $(WORKERS) --doctest-modules src benchmarks/rows.py benchmarks/tables.py
 	$(BIN)/python -m benchmarks check
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: $(VENV)/.stamp-bench
 	for name in $(BENCHMARKS); do \
@@ -55,7 +55,7 @@ bench: $(VENV)/.stamp-bench
 	$(BIN)/python -m benchmarks tables
 
 docs: $(VENV)/.stamp-dev
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 format: $(VENV)/.stamp-dev
 	$(BIN)/ruff check --fix .

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.rows import Row, details_path, print_table, read_rows
-from benchmarks.tables import write_tables
+from benchmarks.tables import pages, write_tables
 from gracile.errors import GracileError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,11 +37,16 @@ def faults(name: str, rows: Sequence[Row]) -> list[str]:
     return found
 
 
-def check(folder: Path) -> int:
-    """Fail on any committed row that does not clear its bar, or has none."""
+def check(folder: Path, readme: Path) -> int:
+    """Fail on any committed row that does not clear its bar or has none, and on pages that tell otherwise."""
     results = committed(folder)
     wrong = [fault for name, rows in results.items() for fault in faults(name, rows)]
-    wrong += [f"{name}: its details cannot be read." for name in results if not _readable(folder, name)]
+    unreadable = [name for name in results if not _readable(folder, name)]
+    wrong += [f"{name}: its details cannot be read." for name in unreadable]
+    expected = {} if unreadable else pages(folder, results, readme)
+    for path, text in expected.items():
+        if not path.exists() or path.read_text() != text:
+            wrong.append(f"{path.name}: is not what the rows say; run `python -m benchmarks tables`.")
     console = Console(stderr=bool(wrong), highlight=False, soft_wrap=True)
     for line in wrong:
         console.print(f"[red]{line}[/]")
@@ -74,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         if arguments.command == "check":
-            return check(arguments.results)
+            return check(arguments.results, arguments.readme)
         results = committed(arguments.results)
         if arguments.command == "tables":
             write_tables(arguments.results, results, arguments.readme)

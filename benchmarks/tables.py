@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.rows import Row, details_path, show_spread, show_value
-from gracile.errors import StorageError
 from gracile.records import atomic_bytes
 
 NOTE = "<!-- Made by `python -m benchmarks tables` from the JSON beside it. -->"
@@ -17,11 +16,20 @@ NOTE = "<!-- Made by `python -m benchmarks tables` from the JSON beside it. -->"
 
 def write_tables(folder: Path, results: Mapping[str, Sequence[Row]], readme: Path | None = None) -> None:
     """Write ``NAME.md`` for each benchmark, ``index.md`` for all, and the marked tables of ``readme``."""
-    for name, rows in results.items():
-        atomic_bytes(folder / f"{name}.md", page(name, rows, _details(folder / f"{name}.json")))
-    atomic_bytes(folder / "index.md", index(results))
+    for path, text in pages(folder, results, readme).items():
+        atomic_bytes(path, text)
+
+
+def pages(folder: Path, results: Mapping[str, Sequence[Row]], readme: Path | None = None) -> dict[Path, str]:
+    """What :func:`write_tables` writes, by path."""
+    texts = {
+        folder / f"{name}.md": page(name, rows, _details(folder / f"{name}.json"))
+        for name, rows in results.items()
+    }
+    texts[folder / "index.md"] = index(results)
     if readme and readme.exists():
-        atomic_bytes(readme, fill(readme.read_text(), results))
+        texts[readme] = fill(readme.read_text(), results)
+    return texts
 
 
 def page(name: str, rows: Sequence[Row], details: Sequence[Mapping[str, Any]] = ()) -> str:
@@ -72,17 +80,12 @@ def detail_table(details: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def fill(text: str, results: Mapping[str, Sequence[Row]]) -> str:
-    """Replace what stands between ``<!-- results:NAME -->`` and ``<!-- /results -->`` by that table.
-
-    Raises:
-        StorageError: A marker names a benchmark that has no committed rows.
-    """
+    """Replace what stands between ``<!-- results:NAME -->`` and ``<!-- /results -->`` by that table."""
 
     def replace(match: re.Match[str]) -> str:
         name = match["name"]
-        if name not in results:
-            raise StorageError(f"marker results:{name}", wanted="committed rows", found="none")
-        return f"<!-- results:{name} -->\n" + "\n".join(table(results[name])) + "\n<!-- /results -->"
+        rows = table(results[name]) if name in results else ["*Not measured yet.*"]
+        return "\n".join([f"<!-- results:{name} -->", *rows, "<!-- /results -->"])
 
     return re.sub(r"<!-- results:(?P<name>\w+) -->.*?<!-- /results -->", replace, text, flags=re.DOTALL)
 

@@ -70,7 +70,10 @@ def test_a_damaged_file_is_named(tmp_path: Path, text: str) -> None:
 
 def test_check_passes_good_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_rows(tmp_path / "a.json", [ROW])
-    assert main(["check", "--results", str(tmp_path)]) == 0
+    where = ["--results", str(tmp_path), "--readme", str(tmp_path / "README.md")]
+    assert main(["tables", *where]) == 0
+    capsys.readouterr()
+    assert main(["check", *where]) == 0
     assert "1 committed rows of 1 benchmarks" in capsys.readouterr().out
 
 

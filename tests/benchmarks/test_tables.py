@@ -10,7 +10,6 @@ import pytest
 from benchmarks.__main__ import main
 from benchmarks.rows import Row, details_path, write_rows
 from benchmarks.tables import detail_table, fill, table
-from gracile.errors import StorageError
 
 ROW = Row(
     id="accuracy",
@@ -44,9 +43,22 @@ def test_tables_writes_pages_and_fills_the_readme(tmp_path: Path) -> None:
     assert readme.read_text() == text
 
 
-def test_a_marker_without_rows_is_an_error() -> None:
-    with pytest.raises(StorageError, match="results:zoo"):
-        fill("<!-- results:zoo -->\n<!-- /results -->", {})
+def test_a_marker_without_rows_says_so() -> None:
+    assert "Not measured yet" in fill("<!-- results:zoo -->\n<!-- /results -->", {})
+
+
+def test_check_finds_pages_that_tell_otherwise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- results:main_job -->\n<!-- /results -->\n")
+    write_rows(tmp_path / "main_job.json", [ROW])
+    where = ["--results", str(tmp_path), "--readme", str(readme)]
+    assert main(["check", *where]) == 1
+    said = capsys.readouterr().err
+    assert all(name in said for name in ("main_job.md", "index.md", "README.md"))
+    assert main(["tables", *where]) == 0
+    assert main(["check", *where]) == 0
+    (tmp_path / "main_job.md").write_text("| accuracy | 99.9 % |")
+    assert main(["check", *where]) == 1
 
 
 def test_a_failing_row_stands_out() -> None:

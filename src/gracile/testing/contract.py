@@ -1,0 +1,235 @@
+"""What every technique promises, as tests that anyone can inherit.
+
+A technique is a function from a model to an :class:`Outcome`. Inherit :class:`TechniqueContract` in a test
+module of your own, give it a ``technique`` and a ``case`` fixture, and pytest runs the whole contract::
+
+    class TestMyCriterion(TechniqueContract):
+        @pytest.fixture(params=["residual", "concat"])
+        def case(self, request):
+            return net(request.param)
+
+        @pytest.fixture
+        def technique(self):
+            return prune_with(MyCriterion())
+
+This module does not import pytest, so that installing Gracile does not install it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gracile import export, graph
+from gracile.measure.runtimes import ort_session
+from gracile.records import FoldPlan, PrunePlan, QuantPlan, from_json, to_json
+
+Plan = PrunePlan | FoldPlan | QuantPlan
+Inputs = tuple[Tensor, ...]
+Case = tuple[nn.Module, Inputs]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a technique made: the new model and the plan that it followed.
+
+    ``tolerance`` is how far the deployed model may lie from ``model``, relative to its largest output:
+    rounding in float, a few quantization steps where the output is rounded.
+    """
+
+    model: nn.Module
+    plan: Plan
+    tolerance: float = 1e-4
+
+
+Technique = Callable[[nn.Module, Inputs, int], Outcome]
+"""Model, example inputs and a seed to an outcome."""
+
+
+class TechniqueContract:
+    """The contract as tests; see the module's text for how to use it."""
+
+    def test_leaves_its_input_model_as_it_was(self, technique: Technique, case: Case) -> None:
+        """Parameters, buffers, structure, modes, gradients and hooks of the argument are untouched."""
+        model, inputs = case
+        model.train()
+        before = fingerprint(model)
+        output_before = copy.deepcopy(inputs)
+        technique(model, inputs, 0)
+        assert fingerprint(model) == before
+        assert all(torch.equal(a, b) for a, b in zip(inputs, output_before, strict=True))
+
+    def test_is_deterministic_for_a_seed(self, technique: Technique, case: Case) -> None:
+        """The same seed gives the same plan and the same weights, whatever the global generator holds."""
+        model, inputs = case
+        torch.manual_seed(1)
+        first = technique(model, inputs, 0)
+        torch.manual_seed(2)
+        second = technique(model, inputs, 0)
+        assert first.plan == second.plan
+        assert same_numbers(first.model, second.model)
+
+    def test_result_traces_and_still_works(self, technique: Technique, case: Case) -> None:
+        """``torch.export`` captures the result, and what it captured computes the same."""
+        model, inputs = case
+        result = technique(model, inputs, 0).model.eval()
+        captured = graph.capture(result, inputs)
+        with torch.no_grad():
+            assert_close(captured.program.module()(*inputs), result(*inputs), tolerance=1e-5)
+
+    def test_result_exports_and_runs_the_same(self, technique: Technique, case: Case, tmp_path: Path) -> None:
+        """The ONNX file gives in ONNX Runtime what the model gives in PyTorch, at another batch size too."""
+        model, inputs = case
+        outcome = technique(model, inputs, 0)
+        export.onnx(outcome.model, inputs, tmp_path / "model.onnx")
+        session = ort_session(tmp_path / "model.onnx")
+        names = [entry.name for entry in session.get_inputs()]
+        for size in (1, 3):
+            batch = tuple(torch.cat([x] * size) for x in inputs)
+            feed = {name: x.numpy() for name, x in zip(names, batch, strict=True)}
+            with torch.no_grad():
+                wanted = outcome.model.eval()(*batch)
+            found = torch.from_numpy(session.run(None, feed)[0])
+            assert_close(found, wanted, tolerance=outcome.tolerance)
+
+    def test_plan_survives_json(self, technique: Technique, case: Case) -> None:
+        """Reading back what was written gives an equal plan."""
+        model, inputs = case
+        plan = technique(model, inputs, 0).plan
+        assert from_json(type(plan), to_json(plan)) == plan
+
+    def test_report_adds_up(self, technique: Technique, case: Case) -> None:
+        """The plan's figures agree with one another and with the models counted afresh."""
+        model, inputs = case
+        outcome = technique(model, inputs, 0)
+        adds_up(outcome.plan, model, outcome.model, inputs)
+
+
+def adds_up(plan: Plan, before: nn.Module, after: nn.Module, inputs: Inputs) -> None:
+    """Assert that a plan tells the truth about the model it came from and the one it made.
+
+    Raises:
+        AssertionError: It does not.
+    """
+    checks: dict[type, Callable[..., None]] = {
+        PrunePlan: _pruning_adds_up,
+        FoldPlan: _folding_adds_up,
+        QuantPlan: _quantization_adds_up,
+    }
+    checks[type(plan)](plan, before, after, inputs)
+
+
+def _pruning_adds_up(plan: PrunePlan, before: nn.Module, after: nn.Module, inputs: Inputs) -> None:
+    for group in plan.groups:
+        assert sorted({*group.keep, *group.removed}) == list(range(group.units)), group.name
+        assert len(group.keep) + len(group.removed) == group.units, group.name
+    shapes = {name: tuple(tensor.shape) for name, tensor in before.state_dict().items()}
+    for part in plan.slices:
+        assert shapes[part.param][part.axis] == part.size, part.param
+        assert list(part.keep) == sorted(set(part.keep)), part.param
+        assert set(part.keep) <= set(range(part.size)), part.param
+    found = {name: list(tensor.shape) for name, tensor in after.state_dict().items()}
+    wanted = {name: list(shape) for name, shape in shapes.items()}
+    for part in plan.slices:
+        wanted[part.param][part.axis] = len(part.keep)
+    # A carried constant may give a layer a bias that it had not; nothing else may change.
+    assert {name: shape for name, shape in found.items() if name in wanted} == wanted
+    costs = graph.cost(before, inputs), graph.cost(after, inputs)
+    assert (plan.macs_before, plan.params_before) == (costs[0].macs, costs[0].params)
+    assert plan.macs_after == costs[1].macs
+    added = sum(tensor.numel() for name, tensor in after.named_parameters() if name not in shapes)
+    assert plan.params_after in (costs[1].params, costs[1].params - added)
+
+
+def _folding_adds_up(plan: FoldPlan, before: nn.Module, after: nn.Module, inputs: Inputs) -> None:
+    norms = {name for name, module in before.named_modules() if isinstance(module, _BATCH_NORMS)}
+    folded = [pair.norm for pair in plan.pairs]
+    skipped = [entry.where for entry in plan.skipped]
+    assert len(set(folded)) == len(folded)
+    assert norms <= {*folded, *skipped}
+    for pair in plan.pairs:
+        assert isinstance(after.get_submodule(pair.norm), nn.Identity), pair.norm
+        assert after.get_submodule(pair.layer).bias is not None, pair.layer
+    with torch.no_grad():
+        assert_close(after.eval()(*inputs), evaluated(before, inputs), tolerance=1e-4)
+
+
+def _quantization_adds_up(plan: QuantPlan, before: nn.Module, after: nn.Module, inputs: Inputs) -> None:
+    layers = dict(before.named_modules())
+    names = [weight.layer for weight in plan.weights]
+    assert len(set(names)) == len(names)
+    for weight in plan.weights:
+        assert weight.layer in layers, weight.layer
+        assert weight.qmax - weight.qmin < 2**weight.bits, weight.layer
+        assert len(weight.scale) == len(weight.zero_point), weight.layer
+        tensor = layers[weight.layer].weight
+        assert isinstance(tensor, Tensor)
+        assert len(weight.scale) == (1 if weight.axis is None else tensor.shape[weight.axis]), weight.layer
+        assert all(scale > 0 for scale in weight.scale), weight.layer
+    edges = [edge.node for edge in plan.edges]
+    assert len(set(edges)) == len(edges)
+    for edge in plan.edges:
+        assert edge.scale > 0, edge.node
+        assert edge.qmin <= edge.zero_point <= edge.qmax, edge.node
+        assert edge.qmax - edge.qmin < 2**edge.bits, edge.node
+
+
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+def evaluated(model: nn.Module, inputs: Inputs) -> Tensor:
+    """The output of a copy of ``model`` in evaluation mode."""
+    with torch.no_grad():
+        output: Tensor = copy.deepcopy(model).eval()(*inputs)
+    return output
+
+
+def fingerprint(model: nn.Module) -> dict[str, Any]:
+    """Everything about a model that a technique must not touch, as comparable data.
+
+    Example:
+        >>> model = nn.Linear(2, 2)
+        >>> before = fingerprint(model)
+        >>> _ = model.weight.data.mul_(2)
+        >>> fingerprint(model) == before
+        False
+    """
+    seen: dict[str, Any] = {"structure": repr(model)}
+    for name, module in model.named_modules():
+        seen[f"mode of {name}"] = module.training
+        hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
+        seen[f"hooks of {name}"] = tuple(len(entry) for entry in hooks)
+        plain = {
+            key: value for key, value in vars(module).items() if isinstance(value, int | float | str | tuple)
+        }
+        seen[f"attributes of {name}"] = plain
+    for name, parameter in model.named_parameters():
+        seen[f"gradient of {name}"] = (parameter.requires_grad, parameter.grad is None)
+    for name, tensor in model.state_dict().items():
+        raw = tensor.detach().cpu().contiguous()
+        seen[name] = (str(raw.dtype), tuple(raw.shape), raw.numpy().tobytes())
+    return seen
+
+
+def same_numbers(a: nn.Module, b: nn.Module) -> bool:
+    """Whether two models hold the same parameters and buffers, bit by bit."""
+    left, right = a.state_dict(), b.state_dict()
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+def assert_close(found: Tensor, wanted: Tensor, *, tolerance: float) -> None:
+    """Assert that the largest difference is at most ``tolerance`` of the largest wanted value.
+
+    Example:
+        >>> assert_close(torch.tensor([1.001]), torch.tensor([1.0]), tolerance=0.01)
+    """
+    assert found.shape == wanted.shape, f"shapes {tuple(found.shape)} and {tuple(wanted.shape)}"
+    size = max(wanted.abs().max().item(), 1e-12)
+    error = (found - wanted).abs().max().item() / size
+    assert error <= tolerance, f"differs by {error:.2e} of the largest output, allowed {tolerance:.1e}"
