@@ -73,14 +73,17 @@ def width_bar(before: int, after: int, widest: int) -> Markup:
     ).format(max(outer, 2.0), inner)
 
 
-def lines(series: Sequence[Series], *, x: str, y: str) -> Markup:
-    """Draw curves with axes named ``x`` and ``y``; an empty chart when there is nothing to draw."""
+def lines(series: Sequence[Series], *, x: str, y: str, names: Sequence[str] = ()) -> Markup:
+    """Draw curves with axes named ``x`` and ``y``; nothing when there is nothing to draw.
+
+    ``names`` stand under x = 0, 1, 2, ... in place of numbers, in two rows so that they fit.
+    """
     points = [(a, b) for one in series for a, b in zip(one.x, one.y, strict=True)]
     if not points:
         return Markup("")
     xs, ys = [a for a, _ in points], [b for _, b in points]
     across, up = _axis(min(xs), max(xs), padded=False), _axis(min(ys), max(ys), padded=True)
-    body = Markup("").join([*_grid(across, up, x, y), *(_curve(one, across, up) for one in series)])
+    body = Markup("").join([*_grid(across, up, x, y, names), *(_curve(one, across, up) for one in series)])
     svg = Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>')
     return svg.format(WIDTH, HEIGHT, f"{y} over {x}", body)
 
@@ -118,7 +121,7 @@ def _at(across: _Axis, up: _Axis, x: float, y: float) -> tuple[float, float]:
     )
 
 
-def _grid(across: _Axis, up: _Axis, x: str, y: str) -> list[Markup]:
+def _grid(across: _Axis, up: _Axis, x: str, y: str, names: Sequence[str]) -> list[Markup]:
     parts = []
     for tick in up.ticks:
         _, at = _at(across, up, across.low, tick)
@@ -128,19 +131,27 @@ def _grid(across: _Axis, up: _Axis, x: str, y: str) -> list[Markup]:
                 '<text class="tick" x="{}" y="{:.1f}" text-anchor="end">{:.4g}</text>'
             ).format(LEFT, WIDTH - RIGHT, at, at, LEFT - 6, at + 4, tick)
         )
-    for tick in across.ticks:
+    for place, (tick, text) in enumerate(_ticks(across, names)):
         at, _ = _at(across, up, tick, up.low)
+        below = 16 + 13 * (place % 2 if names else 0)
+        anchor = "start" if at <= LEFT else "end" if names and at >= WIDTH - RIGHT else "middle"
         parts.append(
-            Markup('<text class="tick" x="{:.1f}" y="{}" text-anchor="middle">{:.4g}</text>').format(
-                at, HEIGHT - BOTTOM + 16, tick
+            Markup('<text class="tick" x="{:.1f}" y="{}" text-anchor="{}">{}</text>').format(
+                at, HEIGHT - BOTTOM + below, anchor if names else "middle", text
             )
         )
-    names = Markup(
+    titles = Markup(
         '<text class="axis" x="{}" y="{}" text-anchor="end">{}</text>'
         '<text class="axis" x="{}" y="10">{}</text>'
     )
-    parts.append(names.format(WIDTH - RIGHT, HEIGHT - 4, x, LEFT, y))
+    parts.append(titles.format(WIDTH - RIGHT, HEIGHT - 4, x, LEFT, y))
     return parts
+
+
+def _ticks(across: _Axis, names: Sequence[str]) -> list[tuple[float, str]]:
+    if names:
+        return [(float(place), name) for place, name in enumerate(names)]
+    return [(tick, f"{tick:.4g}") for tick in across.ticks]
 
 
 def _curve(one: Series, across: _Axis, up: _Axis) -> Markup:
