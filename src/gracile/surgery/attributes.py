@@ -59,9 +59,12 @@ def _numbers(provenance: Provenance, gone: np.ndarray, node: fx.Node) -> Iterato
     name = packet(node)
     if name in ("view", "reshape", "_unsafe_view", "expand"):
         sizes = bound(node).get("size") or bound(node).get("shape") or ()
-        for axis, old in enumerate(sizes):
-            if isinstance(old, int) and old > 1:
-                yield old, _size(provenance, gone, node, axis)
+        whole = [_size(provenance, gone, node, axis) for axis in range(len(sizes))]
+        for size, wanted in zip(sizes, whole, strict=True):
+            if isinstance(size, int) and size > 1:
+                yield size, wanted
+        fixed = [n if isinstance(s, int) and s > 1 else s for s, n in zip(sizes, whole, strict=True)]
+        yield tuple(sizes), tuple(fixed)
     elif name == "unflatten":
         args = bound(node)
         dim = int(args["dim"]) % len(args["self"].meta["val"].shape)

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves
 
-from gracile.graph import Captured, Provenance
+from gracile.graph import Captured, Provenance, capture
 from gracile.graph.rules import bound, packet
 
 
@@ -29,6 +29,8 @@ def run_reference(
 ) -> Any:
     """Run the captured graph with ``model``'s numbers; what goes is left out where an axis is reduced."""
     captured = provenance.captured
+    if inputs[0].dtype != torch.float32 and _names_float32(captured.graph):
+        captured = capture(model, inputs)  # its types were fixed when it was captured
     held, fed = tensors_of(model), list(inputs)
     dtype = inputs[0].dtype
     arguments: list[Any] = []
@@ -36,8 +38,14 @@ def run_reference(
         if node.op == "placeholder":
             arguments.append(_argument(captured, node, held, fed, dtype))
     graph = captured.program.graph_module
-    out = _Masked(graph, provenance, gone, dtype).run(*arguments)
+    out = _Masked(graph, provenance, gone).run(*arguments)
     return out[-1] if isinstance(out, tuple) and len(out) == 1 else out
+
+
+def _names_float32(graph: fx.Graph) -> bool:
+    """Whether the graph converts to float32 by name."""
+    calls = (n for n in graph.nodes if n.op == "call_function")
+    return any(leaf is torch.float32 for n in calls for leaf in tree_leaves((n.args, n.kwargs)))
 
 
 def _argument(
@@ -52,20 +60,10 @@ def _argument(
 
 
 class _Masked(fx.Interpreter):
-    def __init__(
-        self, graph: fx.GraphModule, provenance: Provenance, gone: np.ndarray, dtype: torch.dtype
-    ) -> None:
+    def __init__(self, graph: fx.GraphModule, provenance: Provenance, gone: np.ndarray) -> None:
         super().__init__(graph)
-        self.provenance, self.gone, self.dtype = provenance, gone, dtype
+        self.provenance, self.gone = provenance, gone
         self.shrinking = {n.name for n in provenance.shrinking}
-
-    def fetch_args_kwargs_from_env(self, n: fx.Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Arguments of a node, with the captured float32 replaced by the type the proof runs in."""
-        args, kwargs = super().fetch_args_kwargs_from_env(n)
-        swapped: tuple[tuple[Any, ...], dict[str, Any]] = tree_map(
-            lambda a: self.dtype if a is torch.float32 else a, (args, kwargs)
-        )
-        return swapped
 
     def run_node(self, n: fx.Node) -> Any:
         if n.name not in self.shrinking:
