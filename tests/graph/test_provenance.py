@@ -124,6 +124,23 @@ def test_outputs_and_padding_stay() -> None:
     assert frozen["conv4"].startswith("50% of its channels: meets values that stay")
 
 
+def test_modules_that_only_train_are_named() -> None:
+    class Helped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 2)
+            self.helper = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = F.relu(self.a(x))
+            out: Tensor = self.b(x) + self.helper(x) if self.training else self.b(x)
+            return out
+
+    found = trace(capture(Helped(), (torch.zeros(1, 4),)))
+    assert [g.name for g in found.groups] == ["a"]
+    assert [s.where for s in found.frozen if "evaluation mode" in s.why] == ["helper"]
+
+
 def test_an_unknown_group_is_refused() -> None:
     model, inputs = net("plain")
     with pytest.raises(BadArgument, match="one of 3 groups"):

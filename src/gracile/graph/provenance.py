@@ -132,7 +132,7 @@ def trace(captured: Captured, rules: Mapping[str, Rule] = RULES) -> Provenance:
     return Provenance(
         captured=captured,
         groups=groups,
-        frozen=(*_reasons(captured, by_param, roles, params, why), *alone),
+        frozen=(*_reasons(captured, by_param, roles, params, why), *alone, *_idle(captured)),
         shrinking=tuple(ctx.shrinking),
         _component=component,
         _axes=axes,
@@ -297,6 +297,24 @@ def _axes(
             if per_axis:
                 found[node.name] = per_axis
     return found
+
+
+def _idle(captured: Captured) -> tuple[Skipped, ...]:
+    """Modules whose parameters do not run in evaluation mode (auxiliary heads): they are not in the graph."""
+    names = {n: captured.param_of(n) for n in captured.graph.nodes if n.op == "placeholder"}
+    floats = {n: str(p) for n, p in names.items() if p and n.meta["val"].dtype.is_floating_point}
+    running = {a for n, p in floats.items() if n.users for a in _ancestors(p)}
+    idle = dict.fromkeys(
+        next(a for a in _ancestors(p) if a not in running) for n, p in floats.items() if not n.users
+    )
+    why = "does not run in evaluation mode; it is left as it is and may not fit what is removed before it"
+    return tuple(Skipped(name, why) for name in idle)
+
+
+def _ancestors(name: str) -> list[str]:
+    """A dotted name's prefixes, shortest first, itself included."""
+    parts = name.split(".")
+    return [".".join(parts[: i + 1]) for i in range(len(parts))]
 
 
 def _roles(ctx: Context, labels: int) -> np.ndarray:
