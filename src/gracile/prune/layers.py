@@ -17,7 +17,7 @@ from gracile.graph.rules import bound, packet, shape_of
 from gracile.observe.gram import patches, rows_of
 
 CONVOLUTIONS = {"conv1d": 1, "conv2d": 2, "conv3d": 3}
-MAX_ROWS = 1 << 18  # more positions do not make a fit of a few thousand columns better, only slower
+ROWS_PER_COLUMN = 128  # a fit of c columns on r rows has about c / r more error than one on endless rows
 MAX_COLUMNS = 4608  # 512 channels x 9 taps: 170 MB of second moments in float64
 _SAME = frozenset(["dropout", "alias", "contiguous", "clone", "detach", "feature_dropout"])
 
@@ -80,11 +80,11 @@ class Layer:
         return y.reshape(-1, y.shape[-1]) if self.window is None else rows_of(y, at)
 
     def positions(self, images: int, generator: torch.Generator) -> Tensor | None:
-        """Random output positions of a convolution, so few that ``images`` images give ``MAX_ROWS`` rows."""
+        """Random output positions of a convolution: ``ROWS_PER_COLUMN`` rows a column from all images."""
         if self.window is None:
             return None
         every = int(torch.Size(shape_of(self.node)[2:]).numel())
-        wanted = max(1, MAX_ROWS // images)
+        wanted = -(-ROWS_PER_COLUMN * self.columns // images)
         return torch.randperm(every, generator=generator)[:wanted] if wanted < every else None
 
 
