@@ -67,7 +67,7 @@ class Compare:
                 "ratios": [to_plain(ratio) for ratio in ratios],
                 "runtimes": runtimes,
                 "layers": layer_table(bench.done["original"].kept["layers"], cost.layers, state),
-                "hardware": measure.hardware(),
+                "hardware": measure.hardware() | {"threads": self.part.threads or measure.usable_cores()},
                 "versions": measure.versions(),
             },
             artifacts=artifacts,
@@ -155,6 +155,8 @@ def layer_table(before: Sequence[dict[str, Any]], after: Sequence[Any], state: S
     """One row a layer of the original: widths, multiply-adds, bits; a layer that is gone has width 0."""
     now = {layer.name: layer for layer in after}
     bits = {} if state.quant is None else {weight.layer: weight.bits for weight in state.quant.weights}
+    activations = set() if state.quant is None else {edge.bits for edge in state.quant.edges}
+    common = activations.pop() if len(activations) == 1 else None
     rows = []
     for old in before:
         new = now.get(old["name"])
@@ -167,6 +169,7 @@ def layer_table(before: Sequence[dict[str, Any]], after: Sequence[Any], state: S
                 "macs_before": old["macs"],
                 "macs_after": new.macs if new else 0,
                 "weight_bits": bits.get(old["name"]),
+                "activation_bits": common if old["name"] in bits else None,
             }
         )
     return rows

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from gracile.records import seconds_text
@@ -103,8 +104,8 @@ class Live:
         mark = "[dim]=[/]" if reused else "[green]✓[/]"
         took = "done before" if reused else seconds_text(seconds)
         self.progress.update(self.stage, visible=False)
-        self.console.print(f" {mark} [bold]{name}[/]  {summary}  [dim]{took}[/]")
+        self.console.print(f" {mark} [bold]{name}[/]  {escape(summary)}  [dim]{took}[/]", soft_wrap=True)
 
     def note(self, text: str) -> None:
         """Print it at once."""
-        self.console.print(f" [yellow]![/] {text}")
+        self.console.print(f" [yellow]![/] {escape(text)}", soft_wrap=True)

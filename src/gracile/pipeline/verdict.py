@@ -79,7 +79,7 @@ def verdict(
     worse: list[str] = []
     rest: list[str] = []
     for is_worse, sentence in (
-        *_failed(proofs),
+        *_failed_proofs(proofs),
         *_accuracy(before, after, comparison),
         *_against_int8_only(ratios, runtimes, after.batch),
         *_against_original(ratios, runtimes, after.batch),
@@ -87,6 +87,7 @@ def verdict(
         *_smaller("The file", before.size_bytes, after.size_bytes, bytes_text),
         *_smaller("The number of multiply-adds", before.macs, after.macs, count_text),
         *_float_kernels(kernels),
+        *_held_proofs(proofs),
     ):
         (worse if is_worse else rest).append(sentence)
     return Verdict(tuple(worse), tuple(rest))
@@ -95,12 +96,15 @@ def verdict(
 Finding = tuple[bool, str]
 
 
-def _failed(proofs: Sequence[Proof]) -> Iterable[Finding]:
+def _failed_proofs(proofs: Sequence[Proof]) -> Iterable[Finding]:
     failed = [proof.name for proof in proofs if not proof.passed]
     if failed:
         yield True, f"{len(failed)} of {len(proofs)} proofs failed: {', '.join(failed)}."
-    elif proofs:
-        yield False, f"All {len(proofs)} proofs on this model hold."
+
+
+def _held_proofs(proofs: Sequence[Proof]) -> Iterable[Finding]:
+    if proofs and all(proof.passed for proof in proofs):
+        yield False, f"All {len(proofs)} proofs of the surgery hold on this model."
 
 
 def _accuracy(before: Headline, after: Headline, comparison: Comparison | None) -> Iterable[Finding]:
@@ -152,7 +156,7 @@ def _against_original(ratios: Sequence[Ratio], runtimes: Sequence[str], headline
                 f"original, {_list(unclear)}.",
             )
         if fast:
-            yield False, f"In {name} it is faster than the original in {name}, {_list(fast)}."
+            yield False, f"In {name} the compressed model is faster than the original, {_list(fast)}."
 
 
 def _headline_speed(before: Headline, after: Headline) -> Iterable[Finding]:

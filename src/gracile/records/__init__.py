@@ -29,6 +29,7 @@ from .run import Run as Run
 from .run import StepRecord as StepRecord
 from .run import read_run as read_run
 from .skipped import Skipped as Skipped
+from .text import RUNTIMES as RUNTIMES
 from .text import bytes_text as bytes_text
 from .text import count_text as count_text
 from .text import number_text as number_text

@@ -5,9 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from gracile.records import Run, Speed, bytes_text, count_text, number_text, ratio_text, runtime_text
+from gracile.records import (
+    RUNTIMES,
+    Run,
+    Speed,
+    bytes_text,
+    count_text,
+    number_text,
+    ratio_text,
+    runtime_text,
+)
 
 from .charts import Bar, Series
+
+_BITS = (("W", "weight_bits"), ("A", "activation_bits"))
+_MODELS = ("original", "int8 only", "compressed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,25 +89,33 @@ class SpeedGroup:
 
 
 def speed_groups(run: Run) -> tuple[SpeedGroup, ...]:
-    """Speeds by batch size, largest batch first; runtimes have a colour each."""
-    colours = {runtime: i for i, runtime in enumerate(dict.fromkeys(speed.runtime for speed in run.speeds))}
+    """Speeds by batch size, largest batch first; in each by runtime, models having a colour each."""
+    runtimes = list(RUNTIMES)
     groups = []
     for batch in sorted({speed.batch for speed in run.speeds}, reverse=True):
-        rows = tuple(speed for speed in run.speeds if speed.batch == batch)
-        groups.append(
-            SpeedGroup(batch=batch, bars=tuple(_speed_bar(s, colours[s.runtime]) for s in rows), rows=rows)
+        rows = tuple(
+            sorted(
+                (speed for speed in run.speeds if speed.batch == batch),
+                key=lambda speed: (runtimes.index(speed.runtime), _place(speed.model)),
+            )
         )
+        groups.append(SpeedGroup(batch=batch, bars=tuple(_speed_bar(s) for s in rows), rows=rows))
     return tuple(groups)
 
 
-def _speed_bar(speed: Speed, colour: int) -> Bar:
+def _place(model: str) -> int:
+    """Original first, compressed last."""
+    return _MODELS.index(model) if model in _MODELS else len(_MODELS)
+
+
+def _speed_bar(speed: Speed) -> Bar:
     return Bar(
         label=f"{speed.model} · {runtime_text(speed.runtime)}",
         value=speed.images_per_s,
         low=speed.images_per_s_low,
         high=speed.images_per_s_high,
         text=number_text(speed.images_per_s),
-        colour=colour,
+        colour=(0, 2, 1, 3)[_place(speed.model)],
     )
 
 
@@ -122,7 +142,7 @@ def layer_rows(run: Run) -> tuple[LayerRow, ...]:
     rows = []
     for layer in run.layers:
         kernel = kernels.get(layer["name"], {})
-        weight_bits = layer.get("weight_bits")
+        bits = [f"{letter}{layer[key]}" for letter, key in _BITS if layer.get(key) is not None]
         rows.append(
             LayerRow(
                 name=layer["name"],
@@ -132,7 +152,7 @@ def layer_rows(run: Run) -> tuple[LayerRow, ...]:
                 widest=widest,
                 macs_before=layer["macs_before"],
                 macs_after=layer["macs_after"],
-                bits="float" if weight_bits is None else f"W{weight_bits}",
+                bits="".join(bits) or "float",
                 kernel=str(kernel.get("kernel", "")),
                 integer=kernel.get("integer"),
             )
@@ -141,13 +161,12 @@ def layer_rows(run: Run) -> tuple[LayerRow, ...]:
 
 
 def accuracy_path(run: Run) -> Series:
-    """Accuracy from the original through the steps to the deployed file."""
-    marks = ["original", *(step.name for step in run.steps if step.accuracy is not None), "deployed"]
-    values = [
-        run.before.accuracy,
-        *(step.accuracy for step in run.steps if step.accuracy is not None),
-        run.after.accuracy,
-    ]
+    """Accuracy from the original through the steps after it to the deployed file."""
+    names = [step.name for step in run.steps]
+    after = run.steps[names.index("original") + 1 :] if "original" in names else run.steps
+    measured = [(step.name, step.accuracy) for step in after if step.accuracy is not None]
+    marks = ["original", *(name for name, _ in measured), "deployed"]
+    values = [run.before.accuracy, *(accuracy for _, accuracy in measured), run.after.accuracy]
     return Series(name="accuracy", x=range(len(values)), y=values, marks=marks)
 
 
