@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from gracile.tune import evaluate
-from gracile.tune.modes import mode
 
 
 def test_uneven_batches_weigh_by_their_size() -> None:
@@ -35,10 +34,3 @@ def test_it_runs_in_evaluation_mode_and_changes_nothing() -> None:
     assert first == second
     assert (model.training, model[1].training, model[2].training) == (True, True, False)
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
-
-
-def test_modes_come_back_after_an_error() -> None:
-    model = nn.Sequential(nn.Dropout(), nn.Dropout().eval())
-    with pytest.raises(ZeroDivisionError), mode(model, training=True):
-        raise ZeroDivisionError
-    assert (model[0].training, model[1].training) == (True, False)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from gracile.graph import evaluating
+
 from .loss import CrossEntropy, Loss
-from .modes import mode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,7 @@ def evaluate(
     loss = loss or CrossEntropy()
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     total, right, count = 0.0, 0, 0
-    with mode(model, training=False), torch.inference_mode():
+    with evaluating(model), torch.inference_mode():
         for images, labels in batches:
             images, labels = images.to(device), labels.to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):

@@ -10,10 +10,11 @@ from accelerate import Accelerator
 from rich.progress import Progress
 from torch import nn
 
+from gracile.graph import evaluating
+
 from .config import TuneConfig
 from .hooks import Hook
 from .loss import CrossEntropy, Loss
-from .modes import mode
 from .progress import training_bar
 from .records import EpochRecord, History
 from .session import Session
@@ -78,7 +79,7 @@ def fit(
     devices = [accelerator.device] if accelerator.device.type == "cuda" else []
     loss = loss or CrossEntropy(label_smoothing=config.label_smoothing)
     session = Session(model, source, config, loss, tuple(hooks))
-    with mode(model, training=True), torch.random.fork_rng(devices=devices):
+    with evaluating(model), torch.random.fork_rng(devices=devices):
         try:
             session.begin(accelerator, checkpoint)
             with training_bar(
