@@ -1,0 +1,106 @@
+"""Batch-norm statistics estimated again."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gracile.errors import BadArgument, NonFiniteError
+from gracile.observe.batchnorm import reestimate_
+
+
+def net() -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(2, 3, 3),
+        nn.BatchNorm2d(3, momentum=0.3),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Flatten(),
+        nn.BatchNorm1d(12),
+    )
+
+
+def test_the_first_norm_gets_mean_and_variance_of_all_batches() -> None:
+    model = net()
+    data = torch.randn(12, 2, 4, 4)
+    assert reestimate_(model, data.split(5)) == ("1", "5")
+    with torch.no_grad():
+        inside = model[0](data)
+    torch.testing.assert_close(model[1].running_mean, inside.mean((0, 2, 3)))
+    torch.testing.assert_close(model[1].running_var, inside.var((0, 2, 3)))
+
+
+def test_with_one_batch_it_is_a_training_step_with_momentum_one() -> None:
+    model = net()
+    model[3].p = 0.0
+    wanted = copy.deepcopy(model).train()
+    for norm in (wanted[1], wanted[5]):
+        norm.momentum = 1.0
+    data = torch.randn(8, 2, 4, 4)
+    wanted(data)
+    reestimate_(model, [data])
+    for key, tensor in wanted.state_dict().items():
+        if "running" in key:
+            torch.testing.assert_close(model.state_dict()[key], tensor)
+
+
+def test_only_the_named_norms_change_and_nothing_else() -> None:
+    model = net().train()
+    model[1].eval()
+    before = copy.deepcopy(model.state_dict())
+    modes = [m.training for m in model.modules()]
+    assert reestimate_(model, [torch.randn(8, 2, 4, 4)], only=("5",)) == ("5",)
+    changed = {k for k, t in model.state_dict().items() if not torch.equal(t, before[k])}
+    assert changed == {"5.running_mean", "5.running_var"}
+    assert [m.training for m in model.modules()] == modes
+    assert model[1].momentum == 0.3
+    assert model[1].track_running_stats
+
+
+class Fails(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        raise RuntimeError("stop")
+
+
+def test_everything_is_restored_after_an_error() -> None:
+    model = nn.Sequential(nn.BatchNorm2d(2), Fails()).train()
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(RuntimeError, match="stop"):
+        reestimate_(model, [torch.randn(4, 2, 3, 3)])
+    assert all(torch.equal(t, before[k]) for k, t in model.state_dict().items())
+    assert list(model.state_dict()) == list(before)
+    assert model[0].training
+    assert model[0].track_running_stats
+    assert not model[0]._forward_pre_hooks
+
+
+def test_a_norm_that_runs_twice_sees_both() -> None:
+    norm = nn.BatchNorm1d(1)
+
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = norm
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.norm(x) + self.norm(x + 2)
+
+    reestimate_(Twice(), [torch.tensor([[1.0], [3.0]])])
+    assert norm.running_mean.item() == 3.0
+
+
+def test_no_data_and_no_numbers_are_refused() -> None:
+    with pytest.raises(BadArgument, match="at least one batch"):
+        reestimate_(net(), [])
+    model = net()
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(NonFiniteError, match="1: wanted finite inputs"):
+        reestimate_(model, [torch.full((2, 2, 4, 4), float("nan"))])
+    assert all(torch.equal(t, before[k]) for k, t in model.state_dict().items())
+
+
+def test_a_model_without_norms_is_left_alone() -> None:
+    assert reestimate_(nn.Linear(1, 1), [torch.zeros(1, 1)]) == ()
