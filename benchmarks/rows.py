@@ -272,6 +272,8 @@ def command(name: str, argv: Sequence[str]) -> str:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--json")
     parser.add_argument("--data-root")
+    parser.add_argument("--out")
+    parser.add_argument("--resume", action="store_true")
     _, rest = parser.parse_known_args(list(argv))
     parts = ["python", "-m", f"benchmarks.{name}", *rest, "--json", f"docs/results/{name}.json"]
     return shlex.join(parts)

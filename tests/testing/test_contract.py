@@ -1,0 +1,187 @@
+"""Every technique that has a name keeps the contract, on tiny networks of every kind."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gracile import fold, prune, quantize
+from gracile.errors import CaptureError
+from gracile.prune.budgets import Budget
+from gracile.records import GroupPlan, PrunePlan
+from gracile.testing import Outcome, Technique, TechniqueContract, adds_up, net
+from gracile.testing.contract import Case, Inputs
+
+BUDGETS: dict[str, Budget] = {
+    "per_layer": prune.PerLayer(ratio=0.3),
+    "global": prune.Global(ratio=0.3),
+    "macs": prune.Macs(fraction_kept=0.6),
+    "params": prune.Params(fraction_kept=0.6),
+}
+SCHEMES = {name: quantize.Scheme(weight_range=name, activation_range=name) for name in quantize.RANGES} | {
+    "per_tensor": quantize.Scheme(weight_granularity=quantize.PerTensor()),
+    "symmetric": quantize.Scheme(activation_symmetric=True),
+    "w4a8": quantize.Scheme(weight_bits=4),
+}
+
+
+def images(inputs: Inputs, count: int = 32) -> Tensor:
+    """Unlabelled images of the inputs' shape."""
+    return torch.randn(count, *inputs[0].shape[1:], generator=torch.Generator().manual_seed(7))
+
+
+def prune_with(criterion: prune.Criterion, budget: Budget) -> Technique:
+    """Plan, then carry out with every correction on."""
+
+    def run(model: nn.Module, inputs: Inputs, seed: int) -> Outcome:
+        data = images(inputs)
+        plan = prune.plan(
+            model, inputs, criterion=criterion, budget=budget, calibration=data, seed=seed, leave=("last",)
+        )
+        return Outcome(model=prune.apply(model, plan, inputs=inputs, calibration=data), plan=plan)
+
+    return run
+
+
+def folding(model: nn.Module, inputs: Inputs, seed: int) -> Outcome:
+    """Fold whatever can be folded."""
+    plan = fold.plan(model, inputs)
+    return Outcome(model=fold.apply(model, plan), plan=plan)
+
+
+def quantize_with(scheme: quantize.Scheme) -> Technique:
+    """Fold, then quantize; the runtime may round an edge to the neighbouring step."""
+
+    def run(model: nn.Module, inputs: Inputs, seed: int) -> Outcome:
+        folded = fold.apply(model, fold.plan(model, inputs)).eval()
+        quantized = quantize.ptq(folded, inputs, images(inputs).split(16), scheme)
+        return Outcome(model=quantized, plan=quantized.plan, tolerance=0.05)
+
+    return run
+
+
+TECHNIQUES: dict[str, Technique] = {
+    **{f"criterion {name}": prune_with(kind(), BUDGETS["macs"]) for name, kind in prune.CRITERIA.items()},
+    **{f"budget {name}": prune_with(prune.L1(), budget) for name, budget in BUDGETS.items()},
+    "fold": folding,
+    **{f"scheme {name}": quantize_with(scheme) for name, scheme in SCHEMES.items()},
+}
+NETWORKS = {
+    "criterion l1": ("residual", "concat", "grouped", "attention"),
+    "fold": ("residual", "concat", "depthwise", "upsampling", "sequence", "volume"),
+    "scheme mse": ("residual", "concat", "depthwise"),
+}
+"""One technique of each kind meets many networks, the others a plain one."""
+PAIRS = [(name, network) for name in TECHNIQUES for network in NETWORKS.get(name, ("plain",))]
+
+
+@cache
+def made(name: str, network: str) -> Outcome:
+    """The outcome of a technique, made once: most promises are about it and not about making it."""
+    return TECHNIQUES[name](*net(network), 0)
+
+
+@pytest.fixture(params=PAIRS, ids="-".join, scope="class")
+def pair(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """A technique's and a network's name."""
+    names: tuple[str, str] = request.param
+    return names
+
+
+class TestEveryTechnique(TechniqueContract):
+    """The contract, for all that the plain dictionaries name."""
+
+    @pytest.fixture
+    def technique(self, pair: tuple[str, str], request: pytest.FixtureRequest) -> Technique:
+        """The first call gives the stored outcome, except where the call itself is judged."""
+        stored = [] if "leaves_its_input" in request.node.name else [made(*pair)]
+
+        def run(model: nn.Module, inputs: Inputs, seed: int) -> Outcome:
+            return stored.pop() if stored else TECHNIQUES[pair[0]](model, inputs, seed)
+
+        return run
+
+    @pytest.fixture
+    def case(self, pair: tuple[str, str]) -> Case:
+        return net(pair[1])
+
+
+def test_every_budget_and_range_has_an_example() -> None:
+    assert set(BUDGETS) == set(prune.BUDGETS), "add an example of the new budget to BUDGETS"
+    assert {type(budget) for budget in BUDGETS.values()} == set(prune.BUDGETS.values())
+    assert set(SCHEMES) >= set(quantize.RANGES)
+    assert {f"criterion {name}" for name in prune.CRITERIA} <= set(TECHNIQUES)
+
+
+# The contract itself must be able to fail.
+
+
+def broken(name: str) -> Technique:
+    """Folding with one promise broken."""
+    drift = iter(range(100))
+
+    def run(model: nn.Module, inputs: Inputs, seed: int) -> Outcome:
+        outcome = folding(model, inputs, seed)
+        if name == "changes its argument":
+            next(model.parameters()).data.add_(1.0)
+        if name == "changes the mode":
+            model.eval()
+        if name == "random":
+            next(outcome.model.parameters()).data.add_(float(next(drift)))
+        if name == "untraceable":
+            return Outcome(model=_Untraceable(outcome.model), plan=outcome.plan)
+        if name == "lies":
+            outcome.model.fc1.weight.data.mul_(3.0)
+        return outcome
+
+    return run
+
+
+class _Untraceable(nn.Module):
+    """Decides by the values it sees."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.inner(x) if x.sum().item() > 0 else self.inner(-x)
+        return out
+
+
+@pytest.mark.parametrize(
+    ("name", "test"),
+    [
+        ("changes its argument", "test_leaves_its_input_model_as_it_was"),
+        ("changes the mode", "test_leaves_its_input_model_as_it_was"),
+        ("random", "test_is_deterministic_for_a_seed"),
+        ("untraceable", "test_result_traces_and_still_works"),
+        ("lies", "test_report_adds_up"),
+    ],
+)
+def test_a_broken_promise_is_found(name: str, test: str) -> None:
+    check = getattr(TechniqueContract(), test)
+    check(folding, net("plain"))
+    with pytest.raises((AssertionError, CaptureError)):
+        check(broken(name), net("plain"))
+
+
+def test_wrong_figures_in_a_plan_are_found() -> None:
+    model, inputs = net("plain")
+    outcome = prune_with(prune.L1(), prune.PerLayer(ratio=0.5))(model, inputs, 0)
+    assert isinstance(outcome.plan, PrunePlan)
+    adds_up(outcome.plan, model, outcome.model, inputs)
+    wrong: list[dict[str, Any]] = [
+        {"macs_after": outcome.plan.macs_after + 1},
+        {"params_after": outcome.plan.params_after - 1},
+        {"slices": outcome.plan.slices[1:]},
+        {"groups": (GroupPlan(name="g", units=2, keep=(0, 0, 1)),)},
+    ]
+    for change in wrong:
+        with pytest.raises(AssertionError):
+            adds_up(replace(outcome.plan, **change), model, outcome.model, inputs)
