@@ -1,8 +1,8 @@
 """The main job: a pretrained ResNet-56 to a pruned, tuned, int8 file, and what it gained and lost.
 
 Runs ``recipes/resnet56-cifar10.yaml`` as ``gracile compress`` does and reads its record. The speed is that of
-the deployed file in the faster of ONNX Runtime and OpenVINO against PyTorch eager, float, at batch 128, timed in
-turns.
+the deployed file in the faster of ONNX Runtime and OpenVINO against PyTorch eager, float, at batch 128, timed
+in turns.
 """
 
 from __future__ import annotations

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import inspect
 import re
 import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import typer
@@ -104,32 +107,34 @@ def test_a_package_says_what_belongs_there_and_holds_names_only(path: Path) -> N
         assert lazy or names, ast.unparse(node)
 
 
-def undocumented(tree: ast.Module) -> Iterator[str]:
-    """Public classes and functions without a docstring."""
-    if ast.get_docstring(tree) is None:
-        yield "the module"
-    bodies = [tree.body] + [node.body for node in tree.body if _public_class(node)]
-    for node in (node for body in bodies for node in body):
-        if not isinstance(node, ast.ClassDef | ast.FunctionDef) or node.name.startswith("_"):
-            continue
-        if ast.get_docstring(node) is None and not _described_elsewhere(node):
-            yield node.name
-
-
-def _public_class(node: ast.stmt) -> bool:
-    return isinstance(node, ast.ClassDef) and not node.name.startswith("_")
-
-
-def _described_elsewhere(node: ast.ClassDef | ast.FunctionDef) -> bool:
-    if node.name == "extra_repr":  # described by torch.nn.Module
-        return True
-    return any(ast.unparse(decorator).endswith("overload") for decorator in node.decorator_list)
-
-
 @pytest.mark.parametrize("path", MODULES, ids=_name)
+def test_a_file_says_what_it_is(path: Path) -> None:
+    assert ast.get_docstring(ast.parse(path.read_text()))
+
+
+def undocumented(package: ModuleType) -> Iterator[str]:
+    """Names that a package makes public without describing them, methods of classes included."""
+    for name, thing in vars(package).items():
+        if name.startswith("_") or not inspect.isclass(thing) | inspect.isfunction(thing):
+            continue
+        if not thing.__module__.startswith("gracile"):
+            continue
+        if not thing.__doc__ or thing.__doc__.startswith(f"{name}("):  # what a dataclass writes by itself
+            yield name
+        methods = vars(thing).items() if inspect.isclass(thing) else ()
+        for method, code in methods:
+            own = inspect.isfunction(code) and not method.startswith("_") and method not in _TORCHS
+            if own and not code.__doc__:
+                yield f"{name}.{method}"
+
+
+_TORCHS = {"extra_repr"}  # described by torch.nn.Module
+
+
+@pytest.mark.parametrize("path", PACKAGES, ids=_name)
 def test_what_is_public_is_described(path: Path) -> None:
-    tree = ast.parse(path.read_text())
-    assert list(undocumented(tree)) == []
+    package = importlib.import_module(f"gracile.{path.parent.name}")
+    assert list(undocumented(package)) == []
 
 
 @pytest.mark.parametrize("path", MODULES, ids=_name)
