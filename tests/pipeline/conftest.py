@@ -12,9 +12,22 @@ import torch
 
 from gracile.pipeline import Recipe, parse_recipe, runner
 
-TINY = """\
+NET = """
+from torch import nn
+
+class Net(nn.Sequential):
+    input_shape = (1, 8, 8)
+
+def build():
+    return Net(
+        nn.Conv2d(1, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.Conv2d(8, 12, 3, stride=2, bias=False), nn.BatchNorm2d(12), nn.ReLU(),
+        nn.Conv2d(12, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 10),
+    )
+"""
+TINY = """
 name: tiny
-model: {spec: "gracile:demo_net", options: {width: 8}}
+model: {spec: "FOLDER/net.py:build"}
 data: {spec: digits}
 steps:
 - {step: train, epochs: 2, lr: 0.1, batch_size: 32, train_images: 256, bf16: false}
@@ -27,7 +40,7 @@ measure: {runtimes: [torch, ort], batches: [1, 4], runs: 6, threads: 1, test_ima
 """
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -36,8 +49,10 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def tiny() -> Recipe:
-    return parse_recipe(TINY)
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    folder = tmp_path_factory.mktemp("tiny")
+    (folder / "net.py").write_text(NET)
+    return parse_recipe(TINY.replace("FOLDER", str(folder)))
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def test_the_record_holds_everything(finished: tuple[Path, Run]) -> None:
     assert run.versions["torch"]
     assert run.hardware["cores"] >= 1
     assert [change["kind"] for change in run.plan["changes"]] == ["prune", "fold"]
-    assert len(run.plan["quantize"]["weights"]) == 7
+    assert len(run.plan["quantize"]["weights"]) == 4
     assert run.proofs
     assert all(proof.passed for proof in run.proofs)
     assert {curve["step"] for curve in run.curves} == {"train", "tune"}
@@ -84,10 +85,10 @@ def test_speeds_and_ratios_cover_models_runtimes_and_batches(finished: tuple[Pat
 def test_layers_tell_widths_and_bits(finished: tuple[Path, Run]) -> None:
     _, run = finished
     rows = {layer["name"]: layer for layer in run.layers}
-    assert rows["stem"]["width_before"] == 8
-    assert rows["linear"]["width_before"] == rows["linear"]["width_after"] == 10
-    assert any(layer["width_after"] < layer["width_before"] for layer in run.layers)
-    assert all(layer["weight_bits"] == 8 for layer in run.layers)
+    assert rows["0"]["width_before"] == rows["0"]["width_after"] == 8
+    assert rows["9"]["width_before"] == rows["9"]["width_after"] == 10
+    assert rows["3"]["width_after"] < rows["3"]["width_before"] == 12
+    assert all(layer["weight_bits"] == layer["activation_bits"] == 8 for layer in run.layers)
 
 
 def test_a_finished_run_resumed_repeats_nothing(
@@ -100,7 +101,9 @@ def test_a_finished_run_resumed_repeats_nothing(
     assert again.after == run.after
 
 
-def test_ctrl_c_at_every_stage_then_resume(tiny: Recipe, watched: Any, tmp_path: Path) -> None:
+def test_ctrl_c_at_every_stage_then_resume(
+    finished: tuple[Path, Run], tiny: Recipe, watched: Any, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
     for stage in STAGES:
         watched.stop_at = stage
@@ -111,37 +114,46 @@ def test_ctrl_c_at_every_stage_then_resume(tiny: Recipe, watched: Any, tmp_path:
     run = pipeline.run(tiny, out, resume=True, progress=False)
     assert dict(watched.done) == dict.fromkeys(STAGES, 1)
     assert [step.name for step in run.steps if not step.resumed] == ["compare"]
+    assert sha256(out / "model.onnx") == sha256(finished[0] / "model.onnx")  # as if nothing had happened
 
 
-def test_a_resumed_run_gives_the_model_of_an_undisturbed_one(
+def test_a_changed_recipe_starts_again_at_the_change(
     finished: tuple[Path, Run], tiny: Recipe, watched: Any, tmp_path: Path
 ) -> None:
-    watched.stop_at = "fold"
-    with pytest.raises(KeyboardInterrupt):
-        pipeline.run(tiny, tmp_path / "run", progress=False)
-    watched.stop_at = ""
-    pipeline.run(tiny, tmp_path / "run", resume=True, progress=False)
-    assert sha256(tmp_path / "run/model.onnx") == sha256(finished[0] / "model.onnx")
-
-
-def test_a_changed_recipe_starts_again_at_the_change(tiny: Recipe, watched: Any, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    pipeline.run(tiny, out, progress=False)
-    watched.done.clear()
-    changed = tiny.model_copy(
-        update={"steps": (*tiny.steps[:-1], tiny.steps[-1].model_copy(update={"file": "new.onnx"}))}
-    )
+    shutil.copytree(finished[0], out)
+    last = tiny.steps[-1].model_copy(update={"file": "new.onnx"})
+    changed = tiny.model_copy(update={"steps": (*tiny.steps[:-1], last)})
     run = pipeline.run(changed, out, resume=True, progress=False)
     assert dict(watched.done) == {"export": 1, "compare": 1}
     assert run.notes == (
         "the recipe, data or weights changed since the last run: going on from export, which is done again.",
     )
     assert run.plan["deployed"] == "new.onnx"
-    assert (out / "new.onnx").is_file()
-    (out / "new.onnx").write_bytes(b"damaged")
-    watched.done.clear()
-    pipeline.run(changed, out, resume=True, progress=False)
+
+
+def test_a_damaged_file_is_made_again(
+    finished: tuple[Path, Run], tiny: Recipe, watched: Any, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(finished[0], out)
+    (out / "model.onnx").write_bytes(b"damaged")
+    assert pipeline.run(tiny, out, resume=True, progress=False).after == finished[1].after
     assert dict(watched.done) == {"export": 1}
+
+
+def test_accuracies_after_steps_follow_the_number_of_test_images(
+    finished: tuple[Path, Run], tiny: Recipe, watched: Any, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(finished[0], out)
+    fewer = tiny.measure.model_copy(update={"test_images": 10})
+    run = pipeline.run(tiny.model_copy(update={"measure": fewer}), out, resume=True, progress=False)
+    assert set(watched.done) == {"original", "compare"}
+    assert run.after.n == 10
+    measured = [step.accuracy for step in run.steps if step.accuracy is not None]
+    assert measured
+    assert all(accuracy % 10 == pytest.approx(0) for accuracy in measured)
 
 
 def test_training_resumes_within_a_step(

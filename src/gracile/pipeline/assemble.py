@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from gracile.records import Comparison, Headline, Ratio, Run, Speed, StepRecord, from_plain
+from gracile.records import Comparison, Headline, Ratio, Run, Speed, StepRecord, from_plain, to_plain
 
 from .checkpoint import Checkpoint
 from .recipe import Recipe
@@ -92,4 +92,4 @@ def _step(checkpoint: Checkpoint, reused: bool) -> StepRecord:
 def _plans(last: Checkpoint) -> dict[str, Any]:
     """What was changed, in order, and how values are quantized."""
     changes = [{"kind": change.kind, "plan": change.plan} for change in last.changes]
-    return {"changes": changes, "quantize": last.quant}
+    return {"changes": changes, "quantize": None if last.quant is None else to_plain(last.quant)}
