@@ -34,17 +34,17 @@ def pages(folder: Path, results: Mapping[str, Sequence[Row]], readme: Path | Non
 
 def page(name: str, rows: Sequence[Row], details: Sequence[Mapping[str, Any]] = ()) -> str:
     """One benchmark's page: its rows, how they were made and the details."""
-    lines = [NOTE, f"# {title(name)}", "", *table(rows), ""]
+    lines = [f"# {title(name)}", "", *table(rows), ""]
     lines += ["Made again by", "", *[f"    {text}" for text in _distinct(row.command for row in rows)], ""]
     lines += ["Measured on:", "", *[f"- {text}" for text in _distinct(row.hardware for row in rows)]]
     if details:
         lines += ["", "## Details", "", *detail_table(details)]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", NOTE]) + "\n"
 
 
 def index(results: Mapping[str, Sequence[Row]]) -> str:
     """The page that lists all benchmarks."""
-    lines = [NOTE, "# Results", ""]
+    lines = ["# Results", ""]
     lines += [
         "Each figure is made by a command, names what it was measured on, and has a bar that it must clear;",
         "`python -m benchmarks check` fails when a committed figure does not.",
@@ -56,7 +56,7 @@ def index(results: Mapping[str, Sequence[Row]]) -> str:
         f"| [{title(name)}]({name}.md) | {len(rows)} | {'yes' if all(row.ok for row in rows) else '**no**'} |"
         for name, rows in results.items()
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", NOTE]) + "\n"
 
 
 def table(rows: Sequence[Row]) -> list[str]:
