@@ -58,9 +58,9 @@ class Artifact:
 class Run:
     """Everything about a run.
 
-    ``verdict`` lists sentences; the first ``verdict_worse`` of them tell what got worse. ``layers`` holds, for
-    each layer with weights, its shapes, MACs and bits before and after; ``notes`` what the user should know
-    about the run itself (a runtime that isn't installed, an argument that was ignored).
+    ``verdict`` lists sentences; the first ``verdict_worse`` of them tell what got worse. ``layers`` holds,
+    for each layer with weights, its widths, MACs and bits before and after; ``notes`` what the user should
+    know about the run itself (a runtime that isn't installed, fewer images than asked for).
     """
 
     name: str

@@ -25,12 +25,7 @@ from .view import accuracy_path, figures, layer_rows, speed_groups, training_cur
 
 
 def html(run: Run) -> str:
-    """Render ``run`` as one HTML page.
-
-    Example:
-        >>> "<script" in html.__doc__  # the page holds no script
-        False
-    """
+    """Render ``run`` as one HTML page that loads nothing and runs no script."""
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_template),
         autoescape=True,
