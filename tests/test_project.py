@@ -199,9 +199,10 @@ def test_a_command_in_the_documentation_parses(page: str, line: str) -> None:
 
 
 @pytest.mark.slow
-def test_the_readmes_python_runs(tmp_path: Path) -> None:
-    code = "\n".join(blocks(ROOT / "README.md", "python"))
-    assert code, "the README shows no Python"
+@pytest.mark.parametrize("page", ["README.md", "docs/techniques/fine-tuning.md"])
+def test_a_pages_python_runs(page: str, tmp_path: Path) -> None:
+    code = "\n".join(blocks(ROOT / page, "python"))
+    assert code, f"{page} shows no Python"
     command = [sys.executable, "-W", "ignore", "-c", code]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr
