@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 
 from gracile import data, measure, pipeline
 from gracile.errors import NonFiniteError, StorageError, UsageError, WeightsError
-from gracile.pipeline import Recipe, parse_recipe, runner
+from gracile.pipeline import Recipe, load_recipe, parse_recipe, runner
 from gracile.records import Run, read_run, sha256
 
 STAGES = ["train", "original", "int8-only", "prune", "tune", "fold", "quantize", "export", "compare"]
@@ -269,4 +268,4 @@ def test_nan_activations_name_the_module(tmp_path: Path) -> None:
 
 
 def test_recipe_json_is_what_was_asked(finished: tuple[Path, Run], tiny: Recipe) -> None:
-    assert Recipe.model_validate(json.loads((finished[0] / "recipe.json").read_text())) == tiny
+    assert load_recipe(finished[0] / "recipe.json") == tiny

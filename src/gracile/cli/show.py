@@ -19,12 +19,47 @@ def error_console() -> Console:
 
 
 def show_run(run: Run) -> None:
-    """Print the figures of a run, then its verdict, what got worse first."""
+    """Print the figures of a run, its verdict, what got worse first, and one line each of gain and loss."""
     screen = console()
     screen.print(_before_after(run))
     for position, sentence in enumerate(run.verdict):
         worse = position < run.verdict_worse
         screen.print(f"{'▼' if worse else '·'} {sentence}", style="red" if worse else None, markup=False)
+    for note in run.notes:
+        screen.print(f"! {note}", style="yellow", markup=False)
+    screen.print(f"\nGained: {', '.join(gains(run)) or 'nothing'}.", style="bold", markup=False)
+    screen.print(f"Lost: {'; '.join(losses(run))}.", style="bold", markup=False)
+
+
+def gains(run: Run) -> list[str]:
+    """What got better, in a few words each."""
+    before, after = run.before, run.after
+    found = []
+    if after.images_per_s > before.images_per_s > 0:
+        ratio = ratio_text(after.images_per_s / before.images_per_s)
+        found.append(f"{ratio} the images a second in {runtime_text(after.runtime)}")
+    if after.size_bytes < before.size_bytes:
+        found.append(f"a file {ratio_text(before.size_bytes / after.size_bytes)} smaller")
+    if after.macs < before.macs:
+        found.append(f"{ratio_text(before.macs / after.macs)} fewer multiply-adds")
+    if run.comparison is not None and run.comparison.low > 0:
+        found.append(f"{run.comparison.difference:.1f} points of accuracy")
+    return found
+
+
+def losses(run: Run) -> list[str]:
+    """What got worse, in a few words each; that nothing did is said too."""
+    found = []
+    if run.comparison is not None and run.comparison.high < 0:
+        found.append(f"{-run.comparison.difference:.1f} points of accuracy")
+    others = run.verdict_worse - len(found)
+    if others > 0:
+        found.append(
+            f"{'see' if found else 'accuracy within the noise, but see'} the first lines of the verdict"
+        )
+    if not found:
+        found.append(f"nothing that shows on {run.after.n:,} test images")
+    return found
 
 
 def _before_after(run: Run) -> Table:

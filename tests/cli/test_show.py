@@ -1,0 +1,53 @@
+"""The last lines: what was gained and what was lost."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from gracile.cli.show import gains, losses
+from gracile.records import Comparison, Headline, Run
+
+BEFORE = Headline(
+    accuracy=99.0, n=400, macs=200, params=100, size_bytes=300, images_per_s=10.0, runtime="torch", batch=32
+)
+AFTER = replace(BEFORE, macs=100, size_bytes=100, images_per_s=90.0, runtime="ort")
+
+
+@pytest.fixture
+def run() -> Run:
+    return Run(
+        name="x", recipe={}, versions={}, hardware={}, seed=0, before=BEFORE, after=AFTER,
+        comparison=Comparison(
+            difference=-1.0, low=-2.0, high=0.1, p_value=0.1, only_before_right=5, only_after_right=1,
+            agreement=98.0, n=400,
+        ),
+        steps=(), artifacts=(), skips=(), proofs=(), speeds=(), ratios=(), verdict=("one", "two"), plan={},
+    )  # fmt: skip
+
+
+def test_gains(run: Run) -> None:
+    assert gains(run) == [
+        "9.0x the images a second in ONNX Runtime",
+        "a file 3.0x smaller",
+        "2.0x fewer multiply-adds",
+    ]
+
+
+def test_no_gain(run: Run) -> None:
+    assert gains(replace(run, after=BEFORE)) == []
+
+
+def test_a_loss_within_the_noise_is_none(run: Run) -> None:
+    assert losses(run) == ["nothing that shows on 400 test images"]
+
+
+def test_losses_point_to_the_verdict(run: Run) -> None:
+    assert run.comparison is not None
+    fell = replace(run, comparison=replace(run.comparison, high=-0.2), verdict_worse=1)
+    assert losses(fell) == ["1.0 points of accuracy"]
+    assert losses(replace(fell, verdict_worse=2))[1] == "see the first lines of the verdict"
+    assert losses(replace(run, verdict_worse=1)) == [
+        "accuracy within the noise, but see the first lines of the verdict"
+    ]
