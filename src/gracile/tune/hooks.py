@@ -23,7 +23,8 @@ class Hook(Protocol):
                 step += 1
             hook.on_epoch_end(model, optimizer, step=step, epoch=epoch)
 
-    ``step`` counts from 0 over the whole run, ``epoch`` from 1.
+    ``step`` counts from 0 over the whole run, ``epoch`` from 1. A hook may narrow the model with
+    ``gracile.surgery.apply_``; it then brings an average of its own, ``ema_decay`` being None.
     """
 
     def on_step_begin(
