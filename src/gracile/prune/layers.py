@@ -17,6 +17,7 @@ from gracile.graph.rules import bound, packet, shape_of
 from gracile.observe.gram import patches, rows_of
 
 CONVOLUTIONS = {"conv1d": 1, "conv2d": 2, "conv3d": 3}
+LEAST_ROWS = 1 << 14
 ROWS_PER_COLUMN = 128  # a fit of c columns on r rows has about c / r more error than one on endless rows
 MAX_COLUMNS = 4608  # 512 channels x 9 taps: 170 MB of second moments in float64
 _SAME = frozenset(["dropout", "alias", "contiguous", "clone", "detach", "feature_dropout"])
@@ -84,7 +85,7 @@ class Layer:
         if self.window is None:
             return None
         every = int(torch.Size(shape_of(self.node)[2:]).numel())
-        wanted = -(-ROWS_PER_COLUMN * self.columns // images)
+        wanted = -(-max(LEAST_ROWS, ROWS_PER_COLUMN * self.columns) // images)
         return torch.randperm(every, generator=generator)[:wanted] if wanted < every else None
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, fx, nn
 
 from gracile.errors import NonFiniteError, UnsupportedOperation
 from gracile.graph import Captured, capture, cost
-from gracile.graph.rules import bound
+from gracile.graph.rules import RULES, bound, packet, rule_for
 from gracile.observe.gram import Gram
 from gracile.records import PrunePlan
 
@@ -31,6 +31,18 @@ from .walk import Calibration, Walk, chunks
 
 BATCH = 32
 MEMORY_BYTES = 2 << 30
+_OVER_CHANNELS = {
+    RULES[name]
+    for name in (
+        "layer_norm",
+        "group_norm",
+        "matmul",
+        "einsum",
+        "scaled_dot_product_attention",
+        "mean",
+        "softmax",
+    )
+}
 SMALLEST_SCALE = 1e-3  # of a norm's largest scale: below it the target is not divided by the scale
 
 
@@ -61,8 +73,9 @@ def reconstruct_(
         original: The model before the removal.
         plan: Tells which outputs of each layer stay.
         calibration: Unlabelled inputs.
-        reestimate_bn: Estimate the statistics of batch norms that follow no refitted layer (behind depthwise
-            convolutions, say) as they are reached.
+        reestimate_bn: Correct the statistics of batch norms that follow no refitted layer (behind depthwise
+            convolutions, say) as they are reached: by the difference of means and the ratio of variances that
+            the two networks show on the calibration data.
         memory_bytes: Bound on the activations held; of more images than fit, the first are used.
         seed: Of the positions that are sampled in large feature maps.
 
@@ -101,7 +114,7 @@ class _Lockstep:
         self.targets = Walk(before, tensors(original).__getitem__, batches)
         self.walk = Walk(after, self.live.__getitem__, batches, before=self._visit)
         self.keep = {s.param: torch.tensor(s.keep) for s in plan.slices if s.axis == 0}
-        self.touched = _touched(after, {s.param for s in plan.slices})
+        self.changed = _changed(after, plan)
         self.refitted = {x.norm for x in self.layers.values() if self._wanted(x) and x.norm is not None}
         self.images = sum(len(b[0]) for b in batches)
         self.draw = torch.Generator().manual_seed(seed)
@@ -110,12 +123,13 @@ class _Lockstep:
 
     def run(self) -> tuple[Refit, ...]:
         for node in self.walk.nodes:
-            if node.name in self.layers or (node.op == "call_function" and is_norm(node)):
+            wanted = node.name in self.layers or (node.op == "call_function" and is_norm(node))
+            if wanted and node not in self.walk.done:
                 self.walk(node)
         return tuple(self.records)
 
     def _wanted(self, layer: Layer) -> bool:
-        return layer.source in self.touched and layer.columns <= MAX_COLUMNS
+        return layer.node in self.changed and layer.columns <= MAX_COLUMNS
 
     def _visit(self, node: fx.Node) -> None:
         """Fit a layer, or estimate a norm's statistics, just before it runs."""
@@ -128,7 +142,7 @@ class _Lockstep:
             self._statistics(node)
 
     def _follows_no_fit(self, node: fx.Node) -> bool:
-        return is_norm(node) and node not in self.refitted and bound(node)["input"] in self.touched
+        return is_norm(node) and node not in self.refitted and bound(node)["input"] in self.changed
 
     def _refit(self, layer: Layer) -> Refit:
         weight = self.live[layer.weight]
@@ -199,17 +213,28 @@ class _Lockstep:
         return False
 
     def _statistics(self, norm: fx.Node) -> None:
-        args = bound(norm)
-        mean, var = own(self.captured, args["running_mean"]), own(self.captured, args["running_var"])
+        """Move the running statistics as the removal moved those of the calibration data."""
+        source = bound(norm)["input"]
+        mean, var = (own(self.captured, bound(norm)[f"running_{kind}"]) for kind in ("mean", "var"))
         if mean is None or var is None:
             return
-        gram = Gram(mean.rpartition(".")[0], 0, int(self.live[mean].numel()))
-        for x in self.walk(args["input"]):
-            rows = x.movedim(1, -1).reshape(-1, x.shape[1])
-            gram.update(rows[:, :0], rows)
-        average = gram.xy[0] / gram.rows
-        self.live[mean].copy_(average)
-        self.live[var].copy_((gram.yy / gram.rows - average.square()).clamp_min(0))
+        keep = self.keep.get(mean)
+        old = self.targets(self.pairs[source])
+        old = old if keep is None else [x.index_select(1, keep.to(x.device)) for x in old]
+        mean_old, var_old = _moments(mean, old)
+        mean_new, var_new = _moments(mean, self.walk(source))
+        self.live[mean].add_(mean_new - mean_old)
+        self.live[var].mul_(torch.where(var_old > 0, var_new / var_old.clamp_min(1e-30), 1.0))
+
+
+def _moments(name: str, batches: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean and variance of every channel over all batches."""
+    gram = Gram(name.rpartition(".")[0], 0, int(batches[0].shape[1]))
+    for x in batches:
+        rows = x.movedim(1, -1).reshape(-1, x.shape[1])
+        gram.update(rows[:, :0], rows)
+    mean = gram.xy[0] / gram.rows
+    return mean, (gram.yy / gram.rows - mean.square()).clamp_min(0)
 
 
 def _error(xx: Tensor, xy: Tensor, yy: Tensor, w: Tensor) -> float:
@@ -231,13 +256,19 @@ def _pair(before: Captured, after: Captured) -> Mapping[fx.Node, fx.Node]:
     return dict(zip(new, old, strict=True))
 
 
-def _touched(captured: Captured, sliced: set[str]) -> set[fx.Node]:
-    """Operations whose values the removal changes."""
-    found: set[fx.Node] = set()
+def _changed(captured: Captured, plan: PrunePlan) -> set[fx.Node]:
+    """Operations whose remaining values the removal changes: something that they sum over has gone."""
+    inputs_cut = {s.param for s in plan.slices if s.axis > 0}
+    narrower = {n for n in captured.graph.nodes if captured.param_of(n) in {s.param for s in plan.slices}}
+    changed: set[fx.Node] = set()
     for node in captured.graph.nodes:
-        if node.op == "placeholder":
-            if captured.param_of(node) in sliced:
-                found.add(node)
-        elif any(source in found for source in node.all_input_nodes):
-            found.add(node)
-    return found
+        if node.op != "call_function":
+            continue
+        sources = node.all_input_nodes
+        if any(s in narrower for s in sources):
+            narrower.add(node)
+        cut = any(captured.param_of(s) in inputs_cut for s in sources)
+        sums = packet(node).startswith("conv_transpose") or rule_for(node) in _OVER_CHANNELS
+        if cut or any(s in changed for s in sources) or (sums and node in narrower):
+            changed.add(node)
+    return changed

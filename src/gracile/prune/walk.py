@@ -43,6 +43,15 @@ def chunks(calibration: Calibration, size: int) -> tuple[Batch, ...]:
     return tuple(tuple(x[i * size : (i + 1) * size] for x in whole) for i in range(count))
 
 
+def _alive(nodes: Sequence[fx.Node]) -> set[fx.Node]:
+    """Nodes that the output needs."""
+    found: set[fx.Node] = set()
+    for node in reversed(nodes):
+        if node.op == "output" or any(user in found for user in node.users):
+            found.add(node)
+    return found
+
+
 class Walk:
     """Values of a graph's operations, one a batch, worked out when asked for.
 
@@ -74,8 +83,9 @@ class Walk:
         self.nodes: list[fx.Node] = list(captured.graph.nodes)
         self._count = len(batches)
         self._values: dict[fx.Node, list[Any]] = {}
-        self._waiting = {n: len(n.users) for n in self.nodes}
-        self._done: set[fx.Node] = set()
+        alive = _alive(self.nodes)
+        self._waiting = {n: sum(user in alive for user in n.users) for n in self.nodes}
+        self.done: set[fx.Node] = set()
         fed = 0
         for node in self.nodes:
             is_input = node.op == "placeholder" and isinstance(node.meta.get("val"), Tensor)
@@ -110,6 +120,7 @@ class Walk:
                 args, kwargs = fx.node.map_arg((node.args, node.kwargs), partial(self._value, batch=i))
                 values.append(node.target(*args, **kwargs))  # type: ignore[operator]
         self._values[node] = values
+        self.done.add(node)
         for source in node.all_input_nodes:
             self._waiting[source] -= 1
             if self._waiting[source] == 0 and source.op == "call_function":
