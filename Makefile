@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 WORKERS ?= 2
-BENCHMARKS ?= $(basename $(notdir $(shell grep -l '^    sys.exit(benchmark_main' benchmarks/*.py)))
+BENCHMARKS ?= $(basename $(notdir $(shell grep -l '^    sys.exit.benchmark_main' benchmarks/*.py)))
 
 .PHONY: demo test check bench docs format clean
 .DEFAULT_GOAL := help

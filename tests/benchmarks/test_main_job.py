@@ -62,17 +62,17 @@ RUN = Run(
 
 
 def _values(run: Run) -> dict[str, Any]:
-    return {row.id.split(",")[0]: (row.value, row.ok) for row in rows(run)}
+    return {row.id.removeprefix("main_job."): (row.value, row.ok) for row in rows(run)}
 
 
 def test_the_rows_are_the_records_figures() -> None:
     assert _values(RUN) == {
         "accuracy": (92.0, True),
-        "file": (0.25, True),
-        "images a second": (9.0, True),
-        "multiply-adds": (2.1, True),
-        "epochs of tuning": (3, True),
-        "proofs that passed": (100.0, True),
+        "file_share_of_float_onnx": (0.25, True),
+        "speedup_over_eager_float": (9.0, True),
+        "macs_divided_by": (2.1, True),
+        "tuning_epochs": (3, True),
+        "proofs_passed": (100.0, True),
     }
     accuracy = rows(RUN)[0]
     assert accuracy.spread is not None
@@ -91,7 +91,7 @@ def test_a_worse_run_does_not_pass() -> None:
 
 
 def test_a_speed_that_was_not_measured_does_not_pass() -> None:
-    assert _values(replace(RUN, ratios=()))["images a second"] == (None, False)
+    assert _values(replace(RUN, ratios=()))["speedup_over_eager_float"] == (None, False)
 
 
 def test_every_row_has_a_bar_and_every_speed_is_listed() -> None:
