@@ -134,6 +134,9 @@ def run() -> Run:
                             "chosen": True,
                             "why": "",
                         },
+                        {"round_to": 16, "why": "the budget cannot be met"}
+                        | dict.fromkeys(("runtime", "batch", "macs_kept", "images_per_s", "low", "high"))
+                        | {"chosen": False},
                     ],
                 },
             ),

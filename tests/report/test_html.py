@@ -100,6 +100,7 @@ def test_the_width_taken_is_marked(run: Run) -> None:
     assert row
     assert "taken" in row[1]
     assert "47.0 %" in row[1]
+    assert "the budget cannot be met" in report.html(run)
 
 
 def test_an_empty_record_makes_a_page(run: Run) -> None:

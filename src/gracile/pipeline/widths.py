@@ -41,7 +41,7 @@ def choose(step: PruneStep, state: State, bench: Bench) -> tuple[PrunePlan, tupl
         try:
             plans[multiple] = step.plan(state, bench, multiple)
         except BudgetError as error:
-            refused.append({"round_to": multiple, "why": f"the budget cannot be met: {error.found}"})
+            refused.append(_row(multiple, None, None, False, f"the budget cannot be met: {error.found}"))
     if not plans:
         raise BudgetError(
             "choose_round_to",
@@ -77,15 +77,15 @@ def _timed(plans: dict[int, PrunePlan], step: PruneStep, state: State, bench: Be
     return {int(speed.model): speed for speed in speeds}
 
 
-def _row(multiple: int, speed: Speed, kept: float, chosen: bool, why: str) -> dict[str, Any]:
+def _row(multiple: int, speed: Speed | None, kept: float | None, chosen: bool, why: str) -> dict[str, Any]:
     return {
         "round_to": multiple,
-        "runtime": speed.runtime,
-        "batch": speed.batch,
+        "runtime": speed and speed.runtime,
+        "batch": speed and speed.batch,
         "macs_kept": kept,
-        "images_per_s": speed.images_per_s,
-        "low": speed.images_per_s_low,
-        "high": speed.images_per_s_high,
+        "images_per_s": speed and speed.images_per_s,
+        "low": speed and speed.images_per_s_low,
+        "high": speed and speed.images_per_s_high,
         "chosen": chosen,
         "why": why,
     }
