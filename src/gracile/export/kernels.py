@@ -39,8 +39,8 @@ def kernels(path: Path | str, level: str = "all", *, runtime: str = "ort") -> tu
         runtime: ``ort`` or ``openvino``.
 
     Returns:
-        One entry per operation in running order: ``layer`` (dotted name, or the node's name), ``bits`` asked for
-        its weights (``None`` where it has none), ``op`` (what the file holds), ``kernel`` (what runs) and
+        One entry per operation in running order: ``layer`` (dotted name, or the node's name), ``bits`` asked
+        for its weights (``None`` where it has none), ``op`` (what the file holds), ``kernel`` (what runs) and
         ``integer`` (whether it computes on integers). Changes of layout are left out; conversions between
         integers and floats are entries of their own.
 
@@ -92,7 +92,7 @@ def _ort_rows(proto: ModelProto, asked: dict[str, int], ops: dict[str, str]) -> 
     rows = []
     for node in proto.graph.node:
         whole = _computes_integers(node, integers)
-        if whole or node.op_type == "QuantizeLinear":
+        if (whole and not _gives_floats(node)) or node.op_type == "QuantizeLinear":
             integers.update(node.output)
         if node.op_type in _LAYOUT:
             continue
@@ -122,6 +122,11 @@ def _computes_integers(node: NodeProto, integers: set[str]) -> bool:
     ):
         return True
     return bool(node.input) and node.input[0] in integers
+
+
+def _gives_floats(node: NodeProto) -> bool:
+    """An integer product that is scaled at once: no scale of an output (the 8th input of QGemm) is given."""
+    return node.op_type == "MatMulIntegerToFloat" or (node.op_type == "QGemm" and len(node.input) < 8)
 
 
 def _original_name(name: str, ops: dict[str, str]) -> str:

@@ -1,9 +1,9 @@
 """A model as an ONNX file: float, or with QuantizeLinear / DequantizeLinear where a quantized model rounds.
 
-The quantizers of ``gracile.nn`` write their own nodes while ``torch.onnx.export`` traces them. That was chosen
-over adding nodes to a float file afterwards: the exporter decomposes and renames, and only what is in the traced
-graph stays where it was in the simulation. What the exporter adds for debugging is taken out, and nodes and
-values get the names of layers and edges, so that the file can be read beside the plan.
+The quantizers of ``gracile.nn`` write their own nodes while ``torch.onnx.export`` traces them. That was
+chosen over adding nodes to a float file afterwards: the exporter decomposes and renames, and only what is in
+the traced graph stays where it was in the simulation. What the exporter adds for debugging is taken out, and
+nodes and values get the names of layers and edges, so that the file can be read beside the plan.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch.export import Dim
 
 from gracile.errors import ExportError
 from gracile.graph import evaluating
-from gracile.nn import ActivationQuantizer, QuantizedWeight
+from gracile.nn import QuantizedModel, QuantizedWeight
 from gracile.nn.quantizers import NAME_KEY
 from gracile.records import Artifact, atomic_write, sha256
 
@@ -60,10 +60,13 @@ def onnx(
         'm.onnx'
     """
     path = Path(path)
+    quantized = isinstance(model, QuantizedModel)
+    if isinstance(model, QuantizedModel):
+        model = model.network  # so that names in the file are those of the user's layers
     with evaluating(model), torch.no_grad():
         proto = _traced(model, inputs, dynamic_batch)
     _tidy(proto)
-    _describe(proto, model)
+    _describe(proto, model, quantized)
     try:
         checker.check_model(proto, full_check=True)
     except Exception as error:
@@ -192,13 +195,12 @@ def _rename_values(proto: ModelProto, renamed: dict[str, str]) -> None:
         node.output[:] = [renamed.get(name, name) for name in node.output]
 
 
-def _describe(proto: ModelProto, model: nn.Module) -> None:
+def _describe(proto: ModelProto, model: nn.Module, quantized: bool) -> None:
     """Keep in the file what was asked for: the bits of each layer."""
     names = {node.name for node in proto.graph.node if node.op_type in _LAYER_OPS}
     bits = {m.name: m.bits for m in model.modules() if isinstance(m, QuantizedWeight)}
     asked = {name: bits.get(name.split(":")[0], 32) for name in sorted(names)}
     entry = proto.metadata_props.add()
     entry.key, entry.value = LAYERS_KEY, json.dumps(asked, separators=(",", ":"))
-    quantized = any(isinstance(m, ActivationQuantizer) for m in model.modules())
     proto.producer_name = "gracile"
     proto.doc_string = "integers: QuantizeLinear / DequantizeLinear" if quantized else ""

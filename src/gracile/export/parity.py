@@ -1,8 +1,9 @@
 """Does the runtime compute what the simulation computed? Compared layer by layer, in quantization steps.
 
 Small differences grow from layer to layer, so the two are also compared with the same inputs: behind each
-quantizer the simulation goes on with the runtime's own values, and what a layer shows is its own doing. Rounding of
-exact halves may differ by one step; more than that means that the runtime computes something else.
+quantizer the simulation goes on with the runtime's own values, and what a layer shows is its own doing.
+Rounding of exact halves may differ by one step; more than that means that the runtime computes something
+else.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ def parity(
         batch: Inputs, of any batch size the file takes.
 
     Returns:
-        One entry per quantized value in running order: ``layer`` (edge name), ``max_steps`` and ``mean_steps``
-        (difference with the same inputs to the layer), ``share`` (of values that differ) and ``drift_steps``
-        (largest difference when both run freely from the first layer on).
+        One entry per quantized value in running order: ``layer`` (edge name), ``max_steps`` and
+        ``mean_steps`` (difference with the same inputs to the layer), ``share`` (of values that differ) and
+        ``drift_steps`` (largest difference when both run freely from the first layer on).
 
     Raises:
         ExportError: The file does not hold the quantizers of this model.
@@ -46,6 +47,7 @@ def parity(
     inputs = batch if isinstance(batch, tuple) else (batch,)
     quantizers = {m.name: m for m in quantized.modules() if isinstance(m, ActivationQuantizer)}
     runtime = _runtime_integers(Path(path), quantizers, inputs)
+    quantizers = {name: module for name, module in quantizers.items() if name in runtime}
     rows: dict[str, dict[str, Any]] = {}
 
     def follow(module: ActivationQuantizer, value: Tensor) -> Tensor:
@@ -107,13 +109,16 @@ def _runtime_integers(
     import onnxruntime as ort
 
     proto = onnx.load(str(path))
-    made = {output for node in proto.graph.node for output in node.output}
-    wanted = [f"{name}{_SUFFIX}" for name in quantizers]
-    if missing := [name for name in wanted if name not in made]:
+    made = [output for node in proto.graph.node for output in node.output if output.endswith(_SUFFIX)]
+    known = [
+        name for name in quantizers if f"{name}{_SUFFIX}" in made
+    ]  # equal branches are merged in the file
+    wanted = [f"{name}{_SUFFIX}" for name in known]
+    if strange := sorted(set(made) - set(wanted)) or (not known and ["no quantized value"]):
         raise ExportError(
             str(path),
             wanted="the file that was exported from this model",
-            found=f"no value {missing[0]}",
+            found=strange[0],
             do="Export the model again.",
         )
     proto.graph.output.extend(helper.make_tensor_value_info(n, TensorProto.UINT8, None) for n in wanted)
@@ -124,5 +129,5 @@ def _runtime_integers(
         names = [entry.name for entry in session.get_inputs()]
         feeds = {name: x.detach().cpu().numpy() for name, x in zip(names, inputs, strict=True)}
         values = session.run(wanted, feeds)
-    found = zip(quantizers, values, strict=True)
+    found = zip(known, values, strict=True)
     return {name: torch.from_numpy(np.asarray(value, dtype=np.float32)) for name, value in found}

@@ -6,6 +6,7 @@ What belongs here runs in a forward pass and knows how to write itself into an O
 from .affine import dequantize as dequantize
 from .affine import fake_quantize as fake_quantize
 from .affine import quantize as quantize
+from .quantized_model import QuantizedModel as QuantizedModel
 from .quantizers import ActivationQuantizer as ActivationQuantizer
 from .quantizers import QuantizedBias as QuantizedBias
 from .quantizers import QuantizedWeight as QuantizedWeight

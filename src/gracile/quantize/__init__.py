@@ -4,12 +4,13 @@ What belongs here finds scales and zero points or makes rounding hurt less; what
 ``gracile.nn``, what accumulates over batches in ``gracile.observe``.
 """
 
+from gracile.nn import QuantizedModel as QuantizedModel
+
 from .bias_correction import bias_shifts as bias_shifts
 from .grid import Grid as Grid
 from .grid import grid as grid
 from .grid import limits as limits
 from .minmax import MinMax as MinMax
-from .model import QuantizedModel as QuantizedModel
 from .model import rebuild as rebuild
 from .mse import MSE as MSE
 from .percentile import Percentile as Percentile

@@ -1,9 +1,13 @@
 """Empirical bias correction: each layer's mean output becomes the float one again.
 
 Source: Nagel et al., "Data-free quantization through weight equalization and bias correction", ICCV 2019,
-arXiv 1906.04721, section 4.2 and appendix D (the empirical form). Rounding moves the mean of a layer's output;
-the shift of the mean is subtracted from its bias. Layers are corrected in graph order in a single pass, each
-behind the corrected ones before it, so that what is corrected is what will be run.
+arXiv 1906.04721, section 4.2 and appendix D (the empirical form). Rounding moves the mean of a layer's
+output; the shift of the mean is subtracted from its bias. Layers are corrected in graph order in a single
+pass, each behind the corrected ones before it, so that what is corrected is what will be run.
+
+It does not always help: on ResNet-56 with least-squares ranges it made the error of the logits three times
+larger on images it had not seen, though every layer's mean was right. So the correction is judged on other
+calibration images by the error of the model's output, and kept only if that falls.
 """
 
 from __future__ import annotations
@@ -11,16 +15,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor, fx
 
+from gracile.nn import QuantizedModel
+
 from .units import Units
 
-_IMAGES = 128  # a mean over the batch and all positions needs no more
+_IMAGES = 64
 
 
 def bias_shifts(
     float_graph: fx.GraphModule,
     quantized_graph: fx.GraphModule,
     units: Units,
-    batches: list[tuple[Tensor, ...]],
+    images: tuple[Tensor, ...],
 ) -> dict[str, tuple[float, ...]]:
     """What to add to each layer's bias.
 
@@ -28,12 +34,11 @@ def bias_shifts(
         float_graph: The lowered graph.
         quantized_graph: The same graph with quantizers; layers keep their node names.
         units: The layers.
-        batches: Calibration batches; the first 128 images are used.
+        images: Calibration images; a mean over 64 of them and all positions needs no more.
 
     Returns:
         Layer name to one shift per output channel. A layer that is called twice is left out.
     """
-    images = _first(batches, _IMAGES)
     names = [layer.name for layer in units.layers]
     nodes = {layer.node.name: layer.name for layer in units.layers if names.count(layer.name) == 1}
     with torch.no_grad():
@@ -70,6 +75,15 @@ class _Means(fx.Interpreter):
         return value + shift.reshape(1, -1, *[1] * (value.dim() - 2))
 
 
-def _first(batches: list[tuple[Tensor, ...]], count: int) -> tuple[Tensor, ...]:
-    columns = zip(*batches, strict=True)
-    return tuple(torch.cat(column)[:count] for column in columns)
+def split_images(batches: list[tuple[Tensor, ...]]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Images to learn from and images to judge by, up to 64 each; a single image serves for both."""
+    columns = [torch.cat(column) for column in zip(*batches, strict=True)]
+    half = min(_IMAGES, max(1, len(columns[0]) // 2))
+    return tuple(c[:half] for c in columns), tuple(c[-half:] for c in columns)
+
+
+def output_error(model: QuantizedModel, images: tuple[Tensor, ...]) -> float:
+    """Mean squared difference of the quantized and the float output."""
+    with torch.no_grad():
+        error: Tensor = (model(*images) - model.float_graph(*images)).square().mean()
+    return float(error)

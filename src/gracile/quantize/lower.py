@@ -53,9 +53,9 @@ def lower(model: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModule:
         warnings.simplefilter("ignore")
         try:
             program = _export(model, inputs)
-            if any(_in_place(n) for n in program.graph.nodes):
-                program = program.run_decompositions({})
             module = program.module(check_guards=False)
+            if not _make_functional(module):
+                module = program.run_decompositions({}).module(check_guards=False)  # general, and slow
         except Exception as error:
             raise CaptureError(
                 type(model).__name__,
@@ -69,6 +69,7 @@ def lower(model: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModule:
         parameter.requires_grad_(False)
     _remove_idle(module)
     _name_spatial_means(module)
+    _flatten_linears(module)
     module.graph.eliminate_dead_code()
     module.recompile()
     return module
@@ -113,8 +114,30 @@ def _export(model: nn.Module, inputs: tuple[Tensor, ...]) -> ExportedProgram:
     return torch.export.export(model, wide, dynamic_shapes=free, strict=False)
 
 
-def _in_place(node: fx.Node) -> bool:
-    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+def _make_functional(module: fx.GraphModule) -> bool:
+    """Write in-place calls (``relu_``) out of place; ``False`` where what they change has other names."""
+    order = {node: i for i, node in enumerate(module.graph.nodes)}
+    for node in module.graph.nodes:
+        if not (isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable):
+            continue
+        base = node.args[0] if node.args else None
+        plain = getattr(torch.ops.aten, op_name(node).rstrip("_"), None)
+        overload = getattr(plain, node.target._overloadname, None)
+        if not isinstance(base, fx.Node) or overload is None or overload._schema.is_mutable:
+            return False
+        if _is_view(base) or any(_is_view(user) for user in base.users if user is not node):
+            return False
+        later = [user for user in base.users if order[user] > order[node]]
+        for user in later:
+            user.replace_input_with(base, node)
+        node.target = overload
+    return True
+
+
+def _is_view(node: fx.Node) -> bool:
+    if not isinstance(node.target, torch._ops.OpOverload) or node.target._schema.is_mutable:
+        return False
+    return any(out.alias_info is not None for out in node.target._schema.returns)
 
 
 def _remove_idle(module: fx.GraphModule) -> None:
@@ -142,6 +165,30 @@ def _name_spatial_means(module: fx.GraphModule) -> None:
         node.replace_all_uses_with(new)
         module.graph.erase_node(node)
         new.name = node.name
+
+
+def _flatten_linears(module: fx.GraphModule) -> None:
+    """Give linear layers matrices: runtimes have an integer kernel for them, and none for more axes."""
+    aten = torch.ops.aten
+    for node in list(module.graph.nodes):
+        source = node.args[0] if node.args else None
+        x = value_of(source) if isinstance(source, fx.Node) else None
+        if op_name(node) != "linear" or x is None or x.dim() == 2:
+            continue
+        y = value_of(node)
+        assert y is not None
+        if x.dim() < 2 or not all(isinstance(size, int) for size in y.shape[1:]):
+            continue
+        with module.graph.inserting_before(node):
+            flat = module.graph.call_function(aten.flatten.using_ints, (source, 0, -2))
+        flat.meta = {**node.meta, "val": aten.flatten.using_ints(x, 0, -2)}
+        node.replace_input_with(source, flat)
+        shape = [-1, *y.shape[1:]]
+        with module.graph.inserting_after(node):
+            back = module.graph.call_function(aten.view.default, (node, shape))
+        back.meta = dict(node.meta)
+        node.replace_all_uses_with(back, delete_user_cb=lambda user, back=back: user is not back)
+        node.meta = {**node.meta, "val": aten.flatten.using_ints(y, 0, -2)}
 
 
 def _spatial_mean(node: fx.Node) -> bool | None:

@@ -17,8 +17,8 @@ class MinMax:
 
     Example:
         >>> import torch
-        >>> MinMax()(torch.tensor([0.0, 5.1]), bits=8, signed=False, symmetric=False).scale.item()
-        0.01999999955296516
+        >>> round(MinMax()(torch.tensor([0.0, 5.1]), bits=8, signed=False, symmetric=False).scale.item(), 6)
+        0.02
     """
 
     def __call__(

@@ -2,8 +2,8 @@
 
 Source: Sung, Shin and Hwang, "Resiliency of deep neural networks under quantization", 2015, arXiv 1511.06488
 (L2 error minimisation), and Choukroun et al., "Low-bit quantization of neural networks for efficient
-inference", ICCV Workshops 2019, arXiv 1902.06822. The span is searched for: a coarse scan of shrunken spans, then
-a fine one around the best, on each side of zero where the grid is asymmetric.
+inference", ICCV Workshops 2019, arXiv 1902.06822. The span is searched for: a coarse scan of shrunken spans,
+then a fine one around the best, on each side of zero where the grid is asymmetric.
 """
 
 from __future__ import annotations

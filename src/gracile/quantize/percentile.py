@@ -1,8 +1,8 @@
 """Percentile range: clip an equal share of the values on each side.
 
 Source: Wu et al., "Integer quantization for deep learning inference: principles and empirical evaluation",
-2020, arXiv 2004.09602, section 3.1 (percentile calibration). There it is a share of absolute values; here each
-side is cut by itself, so that an asymmetric range may be one-sided.
+2020, arXiv 2004.09602, section 3.1 (percentile calibration). There it is a share of absolute values; here
+each side is cut by itself, so that an asymmetric range may be one-sided.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Static post-training quantization: ranges from a few unlabelled batches, then integers.
 
 Source: Krishnamoorthi, "Quantizing deep convolutional networks for efficient inference", 2018, arXiv
-1806.08342, section 3; biases are in 32 bits with the scale of the accumulator (Jacob et al., arXiv 1712.05877,
-section 2.4).
+1806.08342, section 3; biases are in 32 bits with the scale of the accumulator (Jacob et al., arXiv
+1712.05877, section 2.4).
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, fx, nn
 
 from gracile.errors import BadArgument, NonFiniteError
+from gracile.nn import QuantizedModel
 from gracile.observe import Histogram
 from gracile.records import EdgeQuant, QuantPlan, Skipped, WeightQuant
 
-from .bias_correction import bias_shifts
+from .bias_correction import bias_shifts, output_error, split_images
 from .grid import Grid
 from .lower import lower
-from .model import QuantizedModel, assemble, fetch
+from .model import assemble, fetch
 from .scheme import W8A8, RangeEstimator, Scheme
 from .units import Layer, Units, find_units
 
@@ -72,11 +73,15 @@ def ptq(
         estimator=f"weights {scheme.weight_range}, activations {scheme.activation_range}",
         skipped=tuple(_merged(units.skipped)),
     )
-    if scheme.bias_correction:
-        shifts = bias_shifts(float_graph, assemble(float_graph, plan).network, units, batches)
-        corrected = tuple(replace(w, bias_shift=shifts.get(w.layer, ())) for w in plan.weights)
-        plan = replace(plan, weights=corrected)
-    return assemble(float_graph, plan)
+    quantized = assemble(float_graph, plan)
+    if not scheme.bias_correction:
+        return quantized
+    learn, judge = split_images(batches)
+    shifts = bias_shifts(float_graph, quantized.network, units, learn)
+    plan = replace(plan, weights=tuple(replace(w, bias_shift=shifts.get(w.layer, ())) for w in plan.weights))
+    corrected = assemble(float_graph, plan)
+    better = output_error(corrected, judge) < output_error(quantized, judge)
+    return corrected if better else quantized
 
 
 class _Watch(fx.Interpreter):

@@ -64,7 +64,8 @@ class Scheme:
         activation_symmetric: See above.
         weight_range: Range estimator for weights, an object or a name in ``RANGES``.
         activation_range: Range estimator for activations, likewise.
-        bias_correction: Shift biases so that each layer's mean output on calibration data is the float one.
+        bias_correction: Shift biases so that each layer's mean output on calibration data is the float one,
+            where that brings the output of the model nearer to the float one on other calibration data.
 
     Example:
         >>> Scheme(weight_bits=4).weight_bits
@@ -78,7 +79,7 @@ class Scheme:
     activation_symmetric: bool = False
     weight_range: RangeEstimator | str = field(default_factory=MSE)
     activation_range: RangeEstimator | str = field(default_factory=MSE)
-    bias_correction: bool = True
+    bias_correction: bool = False
 
     def __post_init__(self) -> None:
         for name in ("weight_bits", "activation_bits"):

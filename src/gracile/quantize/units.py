@@ -1,9 +1,9 @@
 """Which values of a graph carry integers: the units that a runtime fuses, and the edges between them.
 
 A unit is a convolution, linear layer, sum, concatenation or average with the saturating activation behind it
-(ReLU, ReLU6, clip): one integer kernel, quantized once, after the activation; values seen there lie within its
-bounds, so rounding to their grid is the clip. Operations that only move values (max pooling, slicing, padding
-with zeros, reshaping) keep the grid of what they move. Everything else runs in float.
+(ReLU, ReLU6, clip): one integer kernel, quantized once, after the activation; values seen there lie within
+its bounds, so rounding to their grid is the clip. Operations that only move values (max pooling, slicing,
+padding with zeros, reshaping) keep the grid of what they move. Everything else runs in float.
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ def _needed(graph: fx.Graph, kinds: dict[fx.Node, str], units: Units) -> set[fx.
         if kinds[node] == "layer":
             if op_name(node) != "linear":
                 needed.add(end)
-            needed.add(owner(node.args[0]))  # type: ignore[arg-type]
+            needed.add(owner(node.args[0]))
         elif kinds[node] == "math" and end in needed:
             needed.update(owner(n) for n in node.all_input_nodes)
     return needed

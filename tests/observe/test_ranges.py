@@ -1,0 +1,68 @@
+"""Histograms that grow: exact extremes, no value lost, the order of batches does not matter."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gracile.errors import NonFiniteError
+from gracile.observe import Histogram
+
+batches = st.lists(
+    st.lists(st.floats(-1000, 1000, width=32), min_size=1, max_size=30), min_size=1, max_size=5
+)
+
+
+@settings(deadline=None, max_examples=50)
+@given(batches)
+def test_extremes_and_counts_are_exact(parts: list[list[float]]) -> None:
+    seen = Histogram("x")
+    for part in parts:
+        seen.update(torch.tensor(part))
+    everything = [v for part in parts for v in part]
+    assert (seen.low, seen.high) == (min(everything), max(everything))
+    first = next((i for i, part in enumerate(parts) if any(part)), len(parts))
+    assert seen.count == sum(len(part) for part in parts[first:])  # all-zero beginnings need no bins
+
+
+@settings(deadline=None, max_examples=50)
+@given(batches)
+def test_every_value_lies_in_its_bin(parts: list[list[float]]) -> None:
+    seen = Histogram("x")
+    seen.update(torch.tensor([1000.0]))
+    for part in parts:
+        seen.update(torch.tensor(part))
+    width = 2 * seen.reach / len(seen.counts)
+    near = seen.centers[seen.counts > 0]
+    for value in (v for part in parts for v in part):
+        assert float((near - value).abs().min()) <= width / 2 * 1.001
+
+
+def test_the_order_of_batches_does_not_matter() -> None:
+    parts = [torch.randn(500) * scale for scale in (0.01, 1.0, 30.0)]
+    one, other = Histogram("x"), Histogram("x")
+    for part in parts:
+        one.update(part)
+    for part in reversed(parts):
+        other.update(part)
+    assert one.reach == other.reach
+    assert float((one.counts - other.counts).abs().sum()) <= 4  # float32 values on the edge of a bin
+
+
+def test_a_large_batch_is_sampled_but_its_extremes_are_not() -> None:
+    seen = Histogram("x")
+    values = torch.zeros(3_000_000)
+    values[1], values[2] = 7.0, -5.0
+    seen.update(values)
+    assert (seen.low, seen.high) == (-5.0, 7.0)
+    assert 500_000 < seen.count <= 1 << 20
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_values_that_are_not_finite_name_their_place(bad: float) -> None:
+    with pytest.raises(NonFiniteError, match=r"layer1\.conv.*1 of 3 values"):
+        Histogram("layer1.conv").update(torch.tensor([1.0, bad, 2.0]))

@@ -1,0 +1,86 @@
+"""Lowering: functional, free in its batch size, and the same numbers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gracile.errors import CaptureError
+from gracile.nn import SpatialMean
+from gracile.quantize.lower import lower, op_name
+from gracile.testing import NETS, net
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_computes_the_same_at_any_batch_size(name: str) -> None:
+    model, inputs = net(name)
+    graph = lower(model, inputs)
+    for size in (1, 3):
+        x = torch.randn(size, *inputs[0].shape[1:])
+        with torch.no_grad():
+            assert torch.allclose(graph(x), model(x), atol=1e-5)
+
+
+class InPlace(nn.Module):
+    def __init__(self, aliased: bool) -> None:
+        super().__init__()
+        self.conv, self.aliased = nn.Conv2d(3, 4, 3), aliased
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        side = y[:, :2] if self.aliased else None
+        F.relu(y, inplace=True)
+        y += 1
+        y = F.dropout(y, 0.5, self.training)
+        return y.mean((2, 3)) if side is None else torch.cat([y, side], 1).mean((2, 3))
+
+
+@pytest.mark.parametrize("aliased", [False, True])
+def test_calls_in_place_are_written_out_of_place(aliased: bool) -> None:
+    model, x = InPlace(aliased).eval(), torch.randn(2, 3, 6, 6)
+    graph = lower(model, (x,))
+    names = [op_name(n) for n in graph.graph.nodes]
+    assert not any(name.endswith("_") for name in names)
+    assert "dropout" not in names
+    assert torch.allclose(graph(x), model(x), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("pool", "found"),
+    [
+        (lambda x: F.adaptive_avg_pool2d(x, 1), True),
+        (lambda x: x.mean((2, 3), keepdim=True), True),
+        (lambda x: x.mean((-1, -2)), True),
+        (lambda x: F.avg_pool2d(x, 4), True),
+        (lambda x: F.avg_pool2d(x, 2), False),
+        (lambda x: x.mean(1), False),
+    ],
+)
+def test_means_over_the_whole_map_are_recognised(pool: object, found: bool) -> None:
+    class Pooled(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return pool(x)  # type: ignore[operator,no-any-return]
+
+    x = torch.randn(2, 3, 4, 4)
+    graph = lower(Pooled(), (x,))
+    assert any(isinstance(m, SpatialMean) for m in graph.modules()) is found
+    assert torch.allclose(graph(x), Pooled()(x), atol=1e-6)
+
+
+def test_the_model_keeps_its_mode_and_its_parameters() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Dropout()).train()
+    graph = lower(model, (torch.randn(1, 3, 8, 8),))
+    assert model.training
+    assert all(p.requires_grad for p in model.parameters())
+    assert not {p.data_ptr() for p in graph.parameters()} & {p.data_ptr() for p in model.parameters()}
+
+
+def test_what_cannot_be_captured_is_an_error_with_the_reason() -> None:
+    class Branch(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + 1 if float(x.sum()) > 0 else x
+
+    with pytest.raises(CaptureError, match=r"^Branch: wanted a model that torch.export captures"):
+        lower(Branch(), (torch.randn(1, 3),))
