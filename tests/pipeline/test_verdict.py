@@ -82,6 +82,13 @@ def test_headline_slower() -> None:
     assert "0.50x" in found.worse[0]
 
 
+def test_runtimes_that_disagree() -> None:
+    assert judge(accuracies={"ort": 92.1, "openvino": 92.3}).worse == ()
+    assert judge(accuracies={"ort": 92.1, "openvino": 90.0}).worse == (
+        "Accuracy depends on the runtime: 92.1 % in ONNX Runtime, 90.0 % in OpenVINO.",
+    )
+
+
 def test_a_file_that_grew() -> None:
     assert "The file grew" in judge(after=replace(AFTER, size_bytes=6_800_000)).worse[0]
 

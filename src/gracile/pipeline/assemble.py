@@ -18,7 +18,7 @@ def assemble(
 ) -> Run:
     """Put together what ``run.json`` holds; figures are only moved here, never made."""
     last = done["compare"].kept
-    before, after = _headlines(done)
+    before, after = (from_plain(Headline, last[which]) for which in ("before", "after"))
     comparison = from_plain(Comparison, last["comparison"])
     ratios = tuple(from_plain(Ratio, ratio) for ratio in last["ratios"])
     proofs = tuple(proof for checkpoint in done.values() for proof in checkpoint.proofs)
@@ -30,6 +30,7 @@ def assemble(
         comparison=comparison,
         ratios=ratios,
         runtimes=last["runtimes"],
+        accuracies=done["compare"].detail["accuracies"],
         proofs=proofs,
         kernels=kernels,
     )
@@ -60,22 +61,6 @@ def assemble(
         notes=tuple(dict.fromkeys(notes)),
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
-
-
-def _headlines(done: Mapping[str, Checkpoint]) -> tuple[Headline, Headline]:
-    original, last = done["original"], done["compare"].kept
-    before = Headline(
-        accuracy=original.kept["accuracy"],
-        n=original.kept["n"],
-        macs=original.detail["macs"],
-        params=original.detail["params"],
-        size_bytes=last["before_size_bytes"],
-        images_per_s=last["before_images_per_s"],
-        runtime=last["before_runtime"],
-        batch=last["batch"],
-    )
-    names = ("accuracy", "n", "macs", "params", "size_bytes", "images_per_s", "runtime", "batch")
-    return before, Headline(**{name: last[name] for name in names})
 
 
 def _step(checkpoint: Checkpoint, reused: bool) -> StepRecord:

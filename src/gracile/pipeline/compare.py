@@ -10,9 +10,9 @@ import numpy as np
 
 from gracile import graph, measure
 from gracile.errors import MissingExtra
-from gracile.records import Artifact, Ratio, Speed, bytes_text, to_plain
+from gracile.records import Artifact, Cost, Headline, Ratio, Speed, bytes_text, runtime_text, to_plain
 
-from .measuring import answers
+from .measuring import Answers, answers
 from .original import INT8_FILE, ORIGINAL_FILE, written
 from .recipe import MeasurePart
 from .state import Bench, Outcome, State
@@ -35,43 +35,62 @@ class Compare:
             state = replace(state, deployed=DEPLOYED)
         runtimes = self._available(bench)
         deployed = bench.out / state.deployed
-        accuracies = {
+        found = {
             name: answers(measure.RUNTIMES[name](deployed, self.part.threads), bench.bundle, self.part)
             for name in runtimes
         }
         speeds, ratios = self._speeds(bench, state, runtimes)
         best = headline(speeds, runtimes)
-        found = accuracies[best.runtime]
-        before = np.array(bench.done["original"].kept["predictions"], dtype=np.int64)
-        comparison = measure.compare(before, found.predicted, found.labels)
         cost = graph.cost(state.model, bench.inputs)
+        before, after = self._headlines(bench, best, _reference(speeds, best), found[best.runtime], cost)
+        after = replace(after, size_bytes=measure.size_bytes(deployed))
+        original = bench.done["original"].kept
+        predicted = np.array(original["predictions"], dtype=np.int64)
+        comparison = measure.compare(predicted, found[best.runtime].predicted, found[best.runtime].labels)
+        where = runtime_text(best.runtime)
         return Outcome(
             state=state,
-            summary=f"accuracy {found.accuracy.percent:.1f} % in {best.runtime}, "
-            f"{bytes_text(measure.size_bytes(deployed))}",
+            summary=f"accuracy {after.accuracy:.1f} % in {where}, {bytes_text(after.size_bytes)}",
+            detail={"accuracies": {name: one.accuracy.percent for name, one in found.items()}},
             kept={
-                "accuracy": found.accuracy.percent,
-                "accuracies": {name: one.accuracy.percent for name, one in accuracies.items()},
-                "n": found.accuracy.n,
-                "runtime": best.runtime,
-                "batch": best.batch,
-                "images_per_s": best.images_per_s,
-                "before_images_per_s": _reference(speeds, best).images_per_s,
-                "before_runtime": _reference(speeds, best).runtime,
-                "macs": cost.macs,
-                "params": cost.params,
-                "size_bytes": measure.size_bytes(deployed),
-                "before_size_bytes": measure.size_bytes(bench.out / ORIGINAL_FILE),
+                "before": to_plain(before),
+                "after": to_plain(after),
                 "comparison": to_plain(comparison),
                 "speeds": [to_plain(speed) for speed in speeds],
                 "ratios": [to_plain(ratio) for ratio in ratios],
                 "runtimes": runtimes,
-                "layers": layer_table(bench.done["original"].kept["layers"], cost.layers, state),
+                "layers": layer_table(original["layers"], cost.layers, state),
                 "hardware": measure.hardware() | {"threads": self.part.threads or measure.usable_cores()},
                 "versions": measure.versions(),
             },
             artifacts=artifacts,
         )
+
+    def _headlines(
+        self, bench: Bench, best: Speed, reference: Speed, found: Answers, cost: Cost
+    ) -> tuple[Headline, Headline]:
+        """The original's figures, and the deployed file's but for its size."""
+        original = bench.done["original"]
+        before = Headline(
+            accuracy=original.kept["accuracy"],
+            n=original.kept["n"],
+            macs=original.detail["macs"],
+            params=original.detail["params"],
+            size_bytes=measure.size_bytes(bench.out / ORIGINAL_FILE),
+            images_per_s=reference.images_per_s,
+            runtime=reference.runtime,
+            batch=best.batch,
+        )
+        after = replace(
+            before,
+            accuracy=found.accuracy.percent,
+            n=found.accuracy.n,
+            macs=cost.macs,
+            params=cost.params,
+            images_per_s=best.images_per_s,
+            runtime=best.runtime,
+        )
+        return before, after
 
     def _available(self, bench: Bench) -> list[str]:
         """Runtimes for files that are asked for and installed; ONNX Runtime when that leaves none."""

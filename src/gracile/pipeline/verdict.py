@@ -7,7 +7,7 @@ model and against the model that was only quantized, because pruning can make an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ ORIGINAL = "original"
 INT8_ONLY = "int8 only"
 COMPRESSED = "compressed"
 FLOAT_BITS = 32
+APART = 0.5  # points between runtimes that are more than rounding
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ def verdict(
     comparison: Comparison | None,
     ratios: Sequence[Ratio],
     runtimes: Sequence[str],
+    accuracies: Mapping[str, float] | None = None,
     proofs: Sequence[Proof] = (),
     kernels: Sequence[dict[str, Any]] = (),
 ) -> Verdict:
@@ -70,6 +72,7 @@ def verdict(
         comparison: Paired comparison of their predictions.
         ratios: Paired speed ratios between candidates named by :func:`label`.
         runtimes: Runtimes that were measured.
+        accuracies: Accuracy of the deployed file in each runtime, in percent.
         proofs: What had to hold exactly.
         kernels: Rows of :func:`gracile.export.kernels`: what ran for each operation of the file.
 
@@ -81,6 +84,7 @@ def verdict(
     for is_worse, sentence in (
         *_failed_proofs(proofs),
         *_accuracy(before, after, comparison),
+        *_runtimes_differ(accuracies or {}),
         *_against_int8_only(ratios, runtimes, after.batch),
         *_against_original(ratios, runtimes, after.batch),
         *_headline_speed(before, after),
@@ -119,6 +123,12 @@ def _accuracy(before: Headline, after: Headline, comparison: Comparison | None) 
         yield False, f"Accuracy rose {change} ({interval}); {agreement}."
     else:
         yield False, f"Accuracy went {change}, within the noise ({interval}); {agreement}."
+
+
+def _runtimes_differ(accuracies: Mapping[str, float]) -> Iterable[Finding]:
+    if accuracies and max(accuracies.values()) - min(accuracies.values()) > APART:
+        told = ", ".join(f"{value:.1f} % in {runtime_text(name)}" for name, value in accuracies.items())
+        yield True, f"Accuracy depends on the runtime: {told}."
 
 
 def _against_int8_only(ratios: Sequence[Ratio], runtimes: Sequence[str], headline: int) -> Iterable[Finding]:

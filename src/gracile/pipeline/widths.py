@@ -7,6 +7,7 @@ than the whole one. What pays is measured on the runtime it is meant for, not as
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -63,6 +64,7 @@ def _timed(plans: dict[int, PrunePlan], step: PruneStep, state: State, bench: Be
     quick = QuantizeStep(
         activation_range="minmax", weight_range="minmax", bias_correction=False, calibration=16
     )
+    runtime = _runtime(step, bench)
     with TemporaryDirectory(prefix="widths-", dir=bench.out) as folder:
         candidates: list[measure.Candidate] = []
         for multiple in (_WHOLE, *plans):
@@ -72,9 +74,17 @@ def _timed(plans: dict[int, PrunePlan], step: PruneStep, state: State, bench: Be
             int8_file(
                 replace(state, model=model), bench, quick, str(path.relative_to(bench.out)), "candidate"
             )
-            candidates.append(measure.Candidate(name=str(multiple), runtime=step.measure_on, model=path))
+            candidates.append(measure.Candidate(name=str(multiple), runtime=runtime, model=path))
         speeds, _ = measure.bench(candidates, inputs=bench.images, batches=[step.measure_batch], runs=_RUNS)
     return {int(speed.model): speed for speed in speeds}
+
+
+def _runtime(step: PruneStep, bench: Bench) -> str:
+    """The runtime that the step names, or ONNX Runtime where that one is not installed."""
+    if step.measure_on == "openvino" and find_spec("openvino") is None:
+        bench.note("OpenVINO is not installed: widths are timed in ONNX Runtime.")
+        return "ort"
+    return step.measure_on
 
 
 def _row(multiple: int, speed: Speed | None, kept: float | None, chosen: bool, why: str) -> dict[str, Any]:
