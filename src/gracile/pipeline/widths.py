@@ -6,7 +6,7 @@ than the whole one. What pays is measured on the runtime it is meant for, not as
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from gracile import measure, surgery
 from gracile.errors import BudgetError
+from gracile.prune import Criterion, Scene
+from gracile.prune.criterion import Scores
 from gracile.records import PrunePlan, Speed
 
 from .original import int8_file
@@ -27,6 +29,33 @@ _RUNS = 11
 _WHOLE = 0  # "multiple" of the model that is not pruned, timed for comparison
 
 
+@dataclass(frozen=True)
+class Remembered:
+    """A criterion that scores a model once: candidates differ in how many channels stay, not in scores."""
+
+    criterion: Criterion
+    scores: Scores = field(default_factory=dict)
+
+    @property
+    def marginal(self) -> bool:
+        """As the criterion's own."""
+        return self.criterion.marginal
+
+    @property
+    def needs_data(self) -> bool:
+        """As the criterion's own."""
+        return self.criterion.needs_data
+
+    def __call__(self, scene: Scene) -> Scores:
+        """Score what was not scored before."""
+        if any(group.name not in self.scores for group in scene.groups):
+            self.scores.update(self.criterion(scene))
+        return {group.name: self.scores[group.name] for group in scene.groups}
+
+    def __str__(self) -> str:
+        return str(self.criterion)
+
+
 def choose(step: PruneStep, state: State, bench: Bench) -> tuple[PrunePlan, tuple[dict[str, Any], ...]]:
     """Plan with every multiple of ``step.choose_round_to``, time the results, take the fastest.
 
@@ -36,11 +65,12 @@ def choose(step: PruneStep, state: State, bench: Bench) -> tuple[PrunePlan, tupl
     Raises:
         BudgetError: No multiple meets the budget.
     """
+    criterion = Remembered(step.scorer())
     plans: dict[int, PrunePlan] = {}
     refused: list[dict[str, Any]] = []
     for multiple in step.choose_round_to:
         try:
-            plans[multiple] = step.plan(state, bench, multiple)
+            plans[multiple] = step.plan(state, bench, multiple, criterion)
         except BudgetError as error:
             refused.append(_row(multiple, None, None, False, f"the budget cannot be met: {error.found}"))
     if not plans:

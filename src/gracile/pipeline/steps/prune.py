@@ -13,7 +13,7 @@ from ..schema import Part, Step
 if TYPE_CHECKING:
     from torch import nn
 
-    from gracile.prune import Budget
+    from gracile.prune import Budget, Criterion
 
     from ..state import Bench, Outcome, State
 
@@ -119,14 +119,22 @@ class PruneStep(Step):
             proofs=proofs,
         )
 
-    def plan(self, state: State, bench: Bench, round_to: int | None = None) -> PrunePlan:
-        """Which channels stay, with widths rounded to ``round_to`` (default: the recipe's)."""
+    def scorer(self) -> Criterion:
+        """The criterion as the library's own object."""
+        from gracile import prune
+
+        return prune.CRITERIA[self.criterion]()
+
+    def plan(
+        self, state: State, bench: Bench, round_to: int | None = None, criterion: Criterion | None = None
+    ) -> PrunePlan:
+        """Which channels stay; ``round_to`` and ``criterion`` replace what the recipe says."""
         from gracile import prune
 
         return prune.plan(
             state.model,
             bench.inputs,
-            criterion=prune.CRITERIA[self.criterion](),
+            criterion=criterion or self.scorer(),
             budget=self.budget.value(),
             leave=self.leave,
             round_to=round_to or self.round_to,
