@@ -101,6 +101,8 @@ class _Work:
     def prepare(self) -> None:
         """Read data and model once, so that mistakes show before any work."""
         recipe = self.recipe
+        for step in recipe.steps:
+            step.check()
         self.root = find_root(self.root)
         self.weights = find_weights(recipe.model.weights, self.root)
         self.bundle: DataBundle = data.load_data(recipe.data.spec, self.root, **recipe.data.options)

@@ -37,6 +37,9 @@ class Step(Part, ABC):
     name: str = ""
     """Name of the step in the report and in ``--set steps.NAME.field=value``; the kind when empty."""
 
+    def check(self) -> None:
+        """Refuse fields that do not fit together, before any work; nothing beyond the schema by default."""
+
     @abstractmethod
     def run(self, state: State, bench: Bench) -> Outcome:
         """Take the model one step further; ``state.model`` may be changed in place."""

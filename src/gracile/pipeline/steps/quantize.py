@@ -31,7 +31,7 @@ class QuantizeStep(Step):
     """How the range of an activation is chosen."""
     weight_symmetric: bool = True
     activation_symmetric: bool = False
-    bias_correction: bool = True
+    bias_correction: bool = False
     """Shift biases so that each layer's mean output on the calibration images is that of the float model."""
     calibration: int = Field(default=512, ge=1)
     """Unlabelled training images that the ranges are estimated on."""
@@ -54,6 +54,10 @@ class QuantizeStep(Step):
             detail={"estimator": plan.estimator, "layers": len(plan.weights), "images": len(images)},
             skips=plan.skipped,
         )
+
+    def check(self) -> None:
+        """Refuse what the scheme refuses."""
+        self.scheme()
 
     def scheme(self) -> Scheme:
         """The fields as the library's own configuration."""

@@ -11,6 +11,8 @@ from pydantic import Field
 from ..schema import Step
 
 if TYPE_CHECKING:
+    from gracile.tune import TuneConfig
+
     from ..state import Bench, Outcome, State
 
 
@@ -50,13 +52,23 @@ class TrainingStep(Step):
     train_images: int | None = Field(default=None, ge=1)
     """Use only so many training images, drawn by the seed; all when empty."""
 
+    def check(self) -> None:
+        """Refuse what the training's configuration refuses."""
+        self.config(seed=0)
+
+    def config(self, seed: int) -> TuneConfig:
+        """The fields as the library's own configuration."""
+        from gracile import tune
+
+        return tune.TuneConfig(seed=seed, **self.model_dump(exclude={"step", "name", "train_images"}))
+
     def run(self, state: State, bench: Bench) -> Outcome:
         """Train ``state.model`` in place; goes on from ``bench.partial`` after an interruption."""
         from gracile import tune
 
         from ..state import Outcome
 
-        config = tune.TuneConfig(seed=bench.seed, **self.model_dump(exclude={"step", "name", "train_images"}))
+        config = self.config(bench.seed)
         examples = bench.bundle.train
         if self.train_images is not None and self.train_images < len(examples):
             chosen = torch_order(len(examples), bench.seed)[: self.train_images]

@@ -1,0 +1,69 @@
+"""Steps speak the library's language: the same names, the same defaults, nothing forgotten."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from gracile import pipeline, prune, quantize, tune
+from gracile.errors import BadArgument
+from gracile.pipeline import STEPS, parse_recipe
+from gracile.pipeline.steps import PruneStep, QuantizeStep, TuneStep
+
+
+def choices(kind: str, field: str) -> set[str]:
+    return set(get_args(STEPS[kind].model_fields[field].annotation))
+
+
+def test_criteria_and_ranges_are_those_of_the_library() -> None:
+    assert choices("prune", "criterion") == set(prune.CRITERIA)
+    assert (
+        choices("quantize", "weight_range") == choices("quantize", "activation_range") == set(quantize.RANGES)
+    )
+
+
+def test_tuning_fields_and_defaults_are_those_of_the_library() -> None:
+    ours = {name: info.default for name, info in TuneStep.model_fields.items()}
+    theirs = {field.name: field.default for field in fields(tune.TuneConfig)}
+    assert set(ours) - {"step", "name", "train_images"} == set(theirs) - {"seed"}
+    assert {name: ours[name] for name in theirs if name != "seed"} == {
+        k: v for k, v in theirs.items() if k != "seed"
+    }
+
+
+def test_the_default_scheme_is_the_library_s() -> None:
+    assert QuantizeStep().scheme() == quantize.W8A8
+    assert QuantizeStep(weight_granularity="per_tensor").scheme().weight_granularity == quantize.PerTensor()
+
+
+@pytest.mark.parametrize(
+    ("budget", "value"),
+    [
+        ({"macs": 0.4}, prune.Macs(fraction_kept=0.4)),
+        ({"params": 0.4}, prune.Params(fraction_kept=0.4)),
+        ({"per_layer": 0.4}, prune.PerLayer(ratio=0.4)),
+        ({"everywhere": 0.4}, prune.Global(ratio=0.4)),
+    ],
+)
+def test_budgets(budget: dict[str, float], value: Any) -> None:
+    assert PruneStep.model_validate({"step": "prune", "budget": budget}).budget.value() == value
+
+
+def test_fields_that_do_not_fit_together_are_refused_before_any_work(tmp_path: Path) -> None:
+    text = "name: x\nmodel: {spec: 'gracile:demo_net'}\ndata: {spec: digits}\n"
+    recipe = parse_recipe(
+        text + "steps: [{step: prune, budget: {macs: 0.5}}, {step: tune, epochs: 1, warmup_epochs: 2}]"
+    )
+    with pytest.raises(BadArgument, match="warmup_epochs"):
+        pipeline.run(recipe, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run/checkpoints").exists()
+
+
+def test_only_some_steps_change_structure() -> None:
+    from torch import nn
+
+    with pytest.raises(NotImplementedError):
+        QuantizeStep.restore(nn.Identity(), {})
