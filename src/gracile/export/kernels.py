@@ -26,6 +26,7 @@ _LEVELS = {
     "all": "ORT_ENABLE_ALL",
 }
 _LAYOUT = {"Transpose", "Reshape", "Flatten", "ReorderInput", "ReorderOutput", "Squeeze", "Unsqueeze"}
+_ACTIVATIONS = {"Relu", "Clip", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid"}
 _CONVERSIONS = {"QuantizeLinear", "DequantizeLinear"}
 _INTEGER_TYPES = {TensorProto.INT8, TensorProto.UINT8, TensorProto.INT32}
 
@@ -58,7 +59,7 @@ def kernels(path: Path | str, level: str = "all", *, runtime: str = "ort") -> tu
     ops = {node.name: node.op_type for node in original.graph.node}
     if runtime == "openvino":
         return _openvino_rows(Path(path), asked, ops)
-    return _ort_rows(_optimised(Path(path), level), asked, ops)
+    return _ort_rows(_optimised(Path(path), level), asked, ops, _names(original))
 
 
 def asked_bits(proto: ModelProto) -> dict[str, int]:
@@ -87,7 +88,9 @@ def _optimised(path: Path, level: str) -> ModelProto:
         return onnx.load(str(written))
 
 
-def _ort_rows(proto: ModelProto, asked: dict[str, int], ops: dict[str, str]) -> tuple[dict[str, Any], ...]:
+def _ort_rows(
+    proto: ModelProto, asked: dict[str, int], ops: dict[str, str], names: dict[str, str]
+) -> tuple[dict[str, Any], ...]:
     integers = {t.name for t in proto.graph.initializer if t.data_type in _INTEGER_TYPES}
     rows = []
     for node in proto.graph.node:
@@ -96,7 +99,7 @@ def _ort_rows(proto: ModelProto, asked: dict[str, int], ops: dict[str, str]) -> 
             integers.update(node.output)
         if node.op_type in _LAYOUT:
             continue
-        name = _original_name(node.name, ops)
+        name = _original_name(node.name, names)
         domain = "" if node.domain in ("", "ai.onnx") else f"{node.domain.removeprefix('com.')}."
         rows.append(
             {
@@ -129,12 +132,23 @@ def _gives_floats(node: NodeProto) -> bool:
     return node.op_type == "MatMulIntegerToFloat" or (node.op_type == "QGemm" and len(node.input) < 8)
 
 
-def _original_name(name: str, ops: dict[str, str]) -> str:
-    """The name in the file: ONNX Runtime appends ``_token_7``, ``_nchwc`` or ``/duplicated`` to names."""
-    if name in ops:
-        return name
-    starts = [known for known in ops if known and name.startswith((f"{known}_", f"{known}/"))]
-    return max(starts, key=len, default=name)
+def _original_name(name: str, names: dict[str, str]) -> str:
+    """The name in the file: ONNX Runtime writes ``conv1_token_7``, ``fused conv1`` or ``VALUE_nchwc``."""
+    name = name.removeprefix("fused ").removesuffix("_nchwc")
+    if name in names:
+        return names[name]
+    starts = [known for known in names if known and name.startswith((f"{known}_", f"{known}/"))]
+    return names[max(starts, key=len)] if starts else name
+
+
+def _names(proto: ModelProto) -> dict[str, str]:
+    """Names of nodes and of values to the name of their node; behind an activation, that of its layer."""
+    makers = {output: node for node in proto.graph.node for output in node.output}
+    names = {node.name: node.name for node in proto.graph.node}
+    for value, node in makers.items():
+        behind = makers.get(node.input[0]) if node.op_type in _ACTIVATIONS else None
+        names.setdefault(value, (behind or node).name)
+    return names
 
 
 def _openvino_rows(path: Path, asked: dict[str, int], ops: dict[str, str]) -> tuple[dict[str, Any], ...]:
@@ -151,7 +165,7 @@ def _openvino_rows(path: Path, asked: dict[str, int], ops: dict[str, str]) -> tu
         kind, precision = str(info["layerType"].value), str(info["runtimePrecision"].value)
         if kind in ("Input", "Output", "Const", "Constant", "Reorder", "Reshape"):
             continue
-        sources = [s for s in str(info["originalLayersNames"].value).split(",") if s]
+        sources = [s.split("/")[0] for s in str(info["originalLayersNames"].value).split(",") if s]
         layers = [s for s in sources if s in asked] or [s for s in sources if s in ops] or [op.friendly_name]
         rows.append(
             {

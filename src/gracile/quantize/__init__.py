@@ -15,6 +15,8 @@ from .model import rebuild as rebuild
 from .mse import MSE as MSE
 from .percentile import Percentile as Percentile
 from .ptq import ptq as ptq
+from .rounding import LeastSquares as LeastSquares
+from .rounding import Nearest as Nearest
 from .scheme import RANGES as RANGES
 from .scheme import W8A8 as W8A8
 from .scheme import PerChannel as PerChannel

@@ -12,6 +12,7 @@ from gracile.nn import ActivationQuantizer, QuantizedBias, QuantizedModel, Quant
 from gracile.records import EdgeQuant, QuantPlan, WeightQuant
 
 from .lower import lower, value_of
+from .rounding import unpack
 from .units import Layer, Units, find_units
 
 
@@ -77,6 +78,9 @@ def _store_layer(module: fx.GraphModule, layer: Layer, plan: WeightQuant, input_
     stored = QuantizedWeight(
         layer.name, weight, plan.scale, plan.zero_point, plan.qmin, plan.qmax, plan.axis, plan.bits
     )
+    if plan.moved:
+        moved = unpack(plan.moved, tuple(weight.shape)).to(weight.device)
+        stored.integers = (stored.integers + moved).clamp(plan.qmin, plan.qmax).to(torch.int8)
     module.add_submodule(f"weights.{key}", stored)
     with module.graph.inserting_before(layer.node):
         parts: list[fx.Node | None] = [module.graph.call_module(f"weights.{key}"), None]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from gracile.errors import BadArgument, NonFiniteError
-from gracile.nn import QuantizedModel
+from gracile.nn import QuantizedModel, quantize
 from gracile.observe import Histogram
 from gracile.records import EdgeQuant, QuantPlan, Skipped, WeightQuant
 
@@ -22,6 +22,7 @@ from .bias_correction import bias_shifts, output_error, split_images
 from .grid import Grid
 from .lower import lower
 from .model import assemble, fetch
+from .rounding import Inputs, LeastSquares, pack, round_to_keep_output, watch_inputs
 from .scheme import W8A8, RangeEstimator, Scheme
 from .units import Layer, Units, find_units
 
@@ -67,6 +68,12 @@ def ptq(
     edges = _edge_grids(float_graph, units, batches, scheme)
     scales = {edge.node: edge.scale for edge in edges}
     weights = tuple(_weight_grid(float_graph, layer, units, scales, scheme) for layer in _once(units))
+    if isinstance(scheme.rounding, LeastSquares) and scheme.weight_symmetric:
+        seen = watch_inputs(float_graph, units, batches, scheme.rounding.images)
+        weights = tuple(
+            _round(float_graph, layer, grid, seen[layer.name], scheme.rounding)
+            for layer, grid in zip(_once(units), weights, strict=True)
+        )
     plan = QuantPlan(
         weights=weights,
         edges=edges,
@@ -78,10 +85,17 @@ def ptq(
         return quantized
     learn, judge = split_images(batches)
     shifts = bias_shifts(float_graph, quantized.network, units, learn)
-    plan = replace(plan, weights=tuple(replace(w, bias_shift=shifts.get(w.layer, ())) for w in plan.weights))
+    plan = replace(plan, weights=tuple(_shifted(w, shifts.get(w.layer, ())) for w in plan.weights))
     corrected = assemble(float_graph, plan)
     better = output_error(corrected, judge) < output_error(quantized, judge)
     return corrected if better else quantized
+
+
+def _shifted(weight: WeightQuant, shift: tuple[float, ...]) -> WeightQuant:
+    total = (
+        tuple(a + b for a, b in zip(weight.bias_shift, shift, strict=True)) if weight.bias_shift else shift
+    )
+    return replace(weight, bias_shift=total) if shift else weight
 
 
 class _Watch(fx.Interpreter):
@@ -156,6 +170,21 @@ def _plan_weight(name: str, bits: int, axis: int | None, found: Grid, scale: Ten
         scale=tuple(scale.reshape(-1).tolist()),
         zero_point=tuple(int(z) for z in found.zero_point.reshape(-1).tolist()),
     )
+
+
+def _round(
+    module: fx.GraphModule, layer: Layer, plan: WeightQuant, seen: Inputs, how: LeastSquares
+) -> WeightQuant:
+    """The plan of a layer with its weights rounded to keep its output."""
+    weight = fetch(module, str(layer.weight.target)).detach().float()
+    groups, inputs = seen.mean.shape
+    scale = torch.tensor(plan.scale, device=weight.device).expand(len(weight))
+    rows, steps = weight.reshape(groups, -1, inputs), scale.reshape(groups, -1)
+    best = round_to_keep_output(rows, steps, seen.covariance, plan.qmin, plan.qmax, how.damping)
+    near = quantize(rows, steps[:, :, None], torch.zeros(()), plan.qmin, plan.qmax)
+    lost = rows - best * steps[:, :, None]
+    shift = (lost @ seen.mean[:, :, None]).reshape(-1)  # what rounding takes from the mean output
+    return replace(plan, moved=pack(best - near), bias_shift=tuple(shift.tolist()))
 
 
 def _once(units: Units) -> list[Layer]:

@@ -14,6 +14,7 @@ from .grid import Grid
 from .minmax import MinMax
 from .mse import MSE
 from .percentile import Percentile
+from .rounding import LeastSquares, Nearest
 
 
 class RangeEstimator(Protocol):
@@ -64,6 +65,8 @@ class Scheme:
         activation_symmetric: See above.
         weight_range: Range estimator for weights, an object or a name in ``RANGES``.
         activation_range: Range estimator for activations, likewise.
+        rounding: ``LeastSquares()`` keeps each layer's output near (symmetric weights only), ``Nearest()``
+            each weight by itself.
         bias_correction: Shift biases so that each layer's mean output on calibration data is the float one,
             where that brings the output of the model nearer to the float one on other calibration data.
 
@@ -79,6 +82,7 @@ class Scheme:
     activation_symmetric: bool = False
     weight_range: RangeEstimator | str = field(default_factory=MSE)
     activation_range: RangeEstimator | str = field(default_factory=MSE)
+    rounding: Nearest | LeastSquares = field(default_factory=LeastSquares)
     bias_correction: bool = False
 
     def __post_init__(self) -> None:
@@ -92,6 +96,8 @@ class Scheme:
                 if chosen not in RANGES:
                     raise BadArgument(name, wanted=f"one of {', '.join(RANGES)}", found=repr(chosen))
                 object.__setattr__(self, name, RANGES[chosen]())
+        if not isinstance(self.rounding, Nearest | LeastSquares):
+            raise BadArgument("rounding", wanted="Nearest() or LeastSquares()", found=repr(self.rounding))
         if not isinstance(self.weight_granularity, PerTensor | PerChannel):
             raise BadArgument(
                 "weight_granularity",

@@ -11,8 +11,9 @@ from .skipped import Skipped
 class WeightQuant:
     """Weights of ``layer`` (dotted module name): ``scale`` has one entry, or one per index of ``axis``.
 
-    Real value = scale * (integer - zero_point), integer in ``[qmin, qmax]``. ``bias_shift`` (per output channel,
-    or empty) is added to the layer's bias, which is made where there is none.
+    Real value = scale * (integer - zero_point), integer in ``[qmin, qmax]``. ``bias_shift`` (per output
+    channel, or empty) is added to the layer's bias, which is made where there is none. ``moved`` says where
+    integers are not the nearest: text for the difference of each, or empty.
     """
 
     layer: str
@@ -23,6 +24,7 @@ class WeightQuant:
     scale: tuple[float, ...]
     zero_point: tuple[int, ...]
     bias_shift: tuple[float, ...] = ()
+    moved: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

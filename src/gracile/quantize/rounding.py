@@ -1,0 +1,187 @@
+"""Rounding of weights that keeps a layer's output, not its weights, near: least squares on its inputs.
+
+Source: Frantar et al., "GPTQ: accurate post-training quantization for generative pre-trained transformers",
+ICLR 2023, arXiv 2210.17323, equations 2-3 and the Cholesky form of section 3.3, after Frantar and Alistarh,
+"Optimal brain compression", NeurIPS 2022, arXiv 2208.11580. Weights are rounded one input after the other;
+the error of each is made up for by the weights not yet rounded, as far as inputs are correlated.
+
+Where we differ: inputs are centred, and what rounding does to the mean of the output goes into the bias
+(Nagel et al., arXiv 1906.04721, equation 16), so the weights need only keep the variations. Grouped and
+depthwise convolutions are solved group by group. Rounding to the nearest costs most in depthwise layers,
+where nine weights cannot average their errors out.
+"""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx
+
+from gracile.errors import BadArgument
+
+from .lower import argument, op_name
+from .units import Layer, Units
+
+_POSITIONS = 4096  # outputs sampled from a batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nearest:
+    """Every weight to its nearest integer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeastSquares:
+    """Weights to the integers that keep each layer's output near.
+
+    Args:
+        images: Calibration images whose activations are used, at least 1.
+        damping: Share of the mean input variance that is added to every input's, above 0.
+    """
+
+    images: int = 128
+    damping: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.images < 1:
+            raise BadArgument("images", wanted="at least 1", found=f"{self.images=}")
+        if not self.damping > 0:
+            raise BadArgument("damping", wanted="above 0", found=f"{self.damping=}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What a layer reads: ``mean`` (groups, inputs), ``covariance`` (groups, inputs, inputs)."""
+
+    mean: Tensor
+    covariance: Tensor
+
+
+def round_to_keep_output(
+    weight: Tensor, scale: Tensor, covariance: Tensor, qmin: int, qmax: int, damping: float = 0.01
+) -> Tensor:
+    """Integers ``q`` that make ``(weight - scale q) covariance (weight - scale q)'`` small, row by row.
+
+    Args:
+        weight: ``(groups, out, inputs)``.
+        scale: Positive, ``(groups, out)``; zero points are 0.
+        covariance: Of the inputs, ``(groups, inputs, inputs)``, symmetric.
+        qmin: Smallest integer.
+        qmax: Largest integer.
+        damping: Share of the mean variance added to the diagonal.
+
+    Returns:
+        Whole numbers, shaped as ``weight``.
+
+    Example:
+        >>> both_the_same = torch.ones(1, 2, 2)  # so only the sum of the two weights matters
+        >>> weight = torch.tensor([[[0.4, 0.4]]])
+        >>> round_to_keep_output(weight, torch.ones(1, 1), both_the_same, -7, 7).tolist()
+        [[[0.0, 1.0]]]
+    """
+    groups, _, inputs = weight.shape
+    spread = covariance.diagonal(dim1=1, dim2=2).mean(1).clamp(min=1e-12)  # (groups,)
+    eye = torch.eye(inputs, dtype=torch.float64, device=weight.device)
+    damped = covariance.double() + (damping * spread.double()).reshape(-1, 1, 1) * eye
+    inverse = torch.linalg.inv(damped)
+    upper = torch.linalg.cholesky((inverse + inverse.mT) / 2).mT.to(weight.dtype)  # (groups, inputs, inputs)
+    left, rounded = weight.clone(), torch.zeros_like(weight)
+    for k in range(inputs):
+        column = left[:, :, k]
+        rounded[:, :, k] = torch.round(column / scale).clamp(qmin, qmax)
+        error = (column - rounded[:, :, k] * scale) / upper[:, k, k].reshape(groups, 1)
+        left[:, :, k:] -= error[:, :, None] * upper[:, None, k, k:]
+    return rounded
+
+
+def watch_inputs(
+    module: fx.GraphModule, units: Units, batches: list[tuple[Tensor, ...]], images: int
+) -> dict[str, Inputs]:
+    """Means and covariances of what each layer reads, over the first ``images`` calibration images."""
+    watch = _Watch(module, {layer.node: layer for layer in units.layers})
+    seen = 0
+    with torch.no_grad():
+        for batch in batches:
+            if seen >= images:
+                break
+            watch.run(*(x[: images - seen] for x in batch))
+            seen += len(batch[0])
+    return {name: _moments(*sums) for name, sums in watch.sums.items()}
+
+
+def pack(moved: Tensor) -> str:
+    """Small integers as text for a plan.
+
+    Example:
+        >>> unpack(pack(torch.tensor([[0, -1], [1, 0]])), (2, 2)).tolist()
+        [[0, -1], [1, 0]]
+    """
+    return base64.b64encode(zlib.compress(moved.cpu().numpy().astype(np.int8).tobytes(), 9)).decode()
+
+
+def unpack(text: str, shape: tuple[int, ...]) -> Tensor:
+    """Undo :func:`pack`."""
+    values = np.frombuffer(zlib.decompress(base64.b64decode(text)), dtype=np.int8)
+    return torch.from_numpy(values.reshape(shape).astype(np.int64))
+
+
+Sums = tuple[int, Tensor, Tensor]
+
+
+class _Watch(fx.Interpreter):
+    """Runs a graph and adds up first and second moments of the inputs of layers."""
+
+    def __init__(self, module: fx.GraphModule, layers: dict[fx.Node, Layer]) -> None:
+        super().__init__(module)
+        self.layers = layers
+        self.sums: dict[str, Sums] = {}
+        self.random = torch.Generator().manual_seed(0)
+
+    def run_node(self, n: fx.Node) -> object:
+        layer = self.layers.get(n)
+        if layer is not None:
+            args, _ = self.fetch_args_kwargs_from_env(n)
+            rows = patches(args[0], args[1], n, self.random)  # (groups, samples, inputs)
+            count, first, second = self.sums.get(layer.name, (0, torch.zeros(()), torch.zeros(())))
+            self.sums[layer.name] = (
+                count + rows.shape[1],
+                first + rows.sum(1).double(),
+                second + (rows.mT @ rows).double(),
+            )
+        return super().run_node(n)
+
+
+def patches(x: Tensor, weight: Tensor, node: fx.Node, random: torch.Generator) -> Tensor:
+    """What single outputs of a layer are computed from, at random places: ``(groups, samples, inputs)``."""
+    if op_name(node) == "linear":
+        return x.reshape(1, -1, x.shape[-1])
+    axes = weight.dim() - 2
+    stride, padding, dilation = (
+        _each(argument(node, name), axes) for name in ("stride", "padding", "dilation")
+    )
+    x = F.pad(x, [p for size in reversed(padding) for p in (size, size)])
+    for axis in range(axes):
+        reach = dilation[axis] * (weight.shape[2 + axis] - 1) + 1
+        x = x.unfold(2 + axis, reach, stride[axis])[..., :: dilation[axis]]
+    places = [x.shape[0], *x.shape[2 : 2 + axes]]  # (n, c, places..., kernel...)
+    count = min(_POSITIONS, int(np.prod(places)))
+    picked = [torch.randint(size, (count,), generator=random).to(x.device) for size in places]
+    rows = x.movedim(1, 1 + axes)[tuple(picked)]  # (samples, c, kernel...)
+    groups = int(argument(node, "groups"))
+    return rows.reshape(count, groups, -1).transpose(0, 1)
+
+
+def _each(value: int | list[int], axes: int) -> list[int]:
+    values = [value] if isinstance(value, int) else list(value)
+    return values * axes if len(values) == 1 else values
+
+
+def _moments(count: int, first: Tensor, second: Tensor) -> Inputs:
+    mean = first / count
+    covariance = second / count - mean[:, :, None] * mean[:, None, :]
+    return Inputs(mean=mean.float(), covariance=covariance.float())
