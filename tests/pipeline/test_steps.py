@@ -36,6 +36,7 @@ def test_tuning_fields_and_defaults_are_those_of_the_library() -> None:
 
 def test_the_default_scheme_is_the_library_s() -> None:
     assert QuantizeStep().scheme() == quantize.W8A8
+    assert QuantizeStep(rounding="nearest").scheme().rounding == quantize.Nearest()
     assert QuantizeStep(weight_granularity="per_tensor").scheme().weight_granularity == quantize.PerTensor()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -64,17 +65,25 @@ def assemble(
 
 
 def _step(checkpoint: Checkpoint, reused: bool) -> StepRecord:
+    """A stage for ``run.json``; what has a place of its own in the record is left out."""
+    detail = {name: value for name, value in checkpoint.detail.items() if name not in ("kernels", "parity")}
     return StepRecord(
         name=checkpoint.name,
         kind=checkpoint.kind,
         seconds=checkpoint.seconds,
         resumed=reused,
         accuracy=checkpoint.accuracy,
-        detail={"summary": checkpoint.summary} | checkpoint.detail,
+        detail={"summary": checkpoint.summary} | detail,
     )
 
 
 def _plans(last: Checkpoint) -> dict[str, Any]:
-    """What was changed, in order, and how values are quantized."""
+    """What was changed, in order, and how values are quantized.
+
+    Rounding is left to the checkpoint: it is as long as the weights, which the deployed file holds.
+    """
     changes = [{"kind": change.kind, "plan": change.plan} for change in last.changes]
-    return {"changes": changes, "quantize": None if last.quant is None else to_plain(last.quant)}
+    quant = last.quant
+    if quant is not None:
+        quant = replace(quant, weights=tuple(replace(weight, moved="") for weight in quant.weights))
+    return {"changes": changes, "quantize": None if quant is None else to_plain(quant)}

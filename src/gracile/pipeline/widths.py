@@ -91,9 +91,7 @@ def choose(step: PruneStep, state: State, bench: Bench) -> tuple[PrunePlan, tupl
 
 def _timed(plans: dict[int, PrunePlan], step: PruneStep, state: State, bench: Bench) -> dict[int, Speed]:
     """Speed of each candidate, quantized to int8; accuracy plays no part, so nothing is refitted."""
-    quick = QuantizeStep(
-        activation_range="minmax", weight_range="minmax", bias_correction=False, calibration=16
-    )
+    quick = QuantizeStep(activation_range="minmax", weight_range="minmax", rounding="nearest", calibration=16)
     runtime = _runtime(step, bench)
     with TemporaryDirectory(prefix="widths-", dir=bench.out) as folder:
         candidates: list[measure.Candidate] = []

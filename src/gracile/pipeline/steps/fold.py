@@ -31,7 +31,7 @@ class FoldStep(Step):
         return Outcome(
             state=state.changed(model, Change(kind="fold", plan=data)),
             summary=f"{len(plan.pairs)} batch norms folded, {len(plan.skipped)} left",
-            detail={"plan": data, "folded": len(plan.pairs)},
+            detail={"folded": len(plan.pairs)},
             skips=plan.skipped,
         )
 

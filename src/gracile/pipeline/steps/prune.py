@@ -114,7 +114,7 @@ class PruneStep(Step):
             summary=f"{plan.criterion}, multiply-adds {count_text(plan.macs_before)} -> "
             f"{count_text(plan.macs_after)}, parameters {count_text(plan.params_before)} -> "
             f"{count_text(plan.params_after)}",
-            detail={"plan": data, "widths": list(widths), "images": len(images)},
+            detail={"widths": list(widths), "images": len(images)},
             skips=plan.skipped,
             proofs=proofs,
         )

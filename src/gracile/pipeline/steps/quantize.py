@@ -31,6 +31,8 @@ class QuantizeStep(Step):
     """How the range of an activation is chosen."""
     weight_symmetric: bool = True
     activation_symmetric: bool = False
+    rounding: Literal["least_squares", "nearest"] = "least_squares"
+    """Round weights so that each layer's output stays near, or each weight by itself."""
     bias_correction: bool = False
     """Shift biases so that each layer's mean output on the calibration images is that of the float model."""
     calibration: int = Field(default=512, ge=1)
@@ -63,10 +65,11 @@ class QuantizeStep(Step):
         """The fields as the library's own configuration."""
         from gracile import quantize
 
-        fields = self.model_dump(exclude={"step", "name", "calibration", "weight_granularity"})
+        fields = self.model_dump(exclude={"step", "name", "calibration", "weight_granularity", "rounding"})
         per_channel = self.weight_granularity == "per_channel"
         granularity = quantize.PerChannel() if per_channel else quantize.PerTensor()
-        return quantize.Scheme(weight_granularity=granularity, **fields)
+        rounding = quantize.LeastSquares() if self.rounding == "least_squares" else quantize.Nearest()
+        return quantize.Scheme(weight_granularity=granularity, rounding=rounding, **fields)
 
 
 def chunks(images: Tensor) -> list[Tensor]:
