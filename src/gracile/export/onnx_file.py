@@ -28,6 +28,8 @@ from gracile.nn import QuantizedModel, QuantizedWeight
 from gracile.nn.quantizers import NAME_KEY
 from gracile.records import Artifact, atomic_write, sha256
 
+from .merge_pads import merge_pads
+
 LAYERS_KEY = "gracile.layers"
 """Model metadata: JSON of layer (node name) to weight bits asked for."""
 
@@ -66,6 +68,7 @@ def onnx(
     with evaluating(model), torch.no_grad():
         proto = _traced(model, inputs, dynamic_batch)
     _tidy(proto)
+    merge_pads(proto)
     _describe(proto, model, quantized)
     try:
         checker.check_model(proto, full_check=True)

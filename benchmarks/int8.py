@@ -1,0 +1,229 @@
+"""Int8 in ONNX Runtime: how near to float, how fast beside ONNX Runtime's own quantization.
+
+ResNet-56 is calibrated on 512 unlabelled training images and tested on the 1,000 test images. The ImageNet
+sample has no training images, so EfficientNet-Lite0 is made twice, each time calibrated on one half of the
+500 pictures and tested on the other: every prediction comes from a model that has not seen the picture.
+
+The reference is ``onnxruntime.quantization.quantize_static`` after its ``quant_pre_process``, on the same
+float model and the same calibration images: QDQ, per channel, min-max, and unsigned activations, which it
+runs more than twice as fast as its default of signed ones. Both files and the float one are timed in turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+from rich.console import Console
+from torch import Tensor, nn
+
+from benchmarks.rows import Row, benchmark_main
+from gracile import export, fold, measure, quantize, zoo
+from gracile.data import load_data
+from gracile.observe import Batches
+from gracile.records import Comparison, Ratio
+
+CALIBRATION = 512
+CHUNK = 32  # calibration images at a time
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A model, the data of its folds, and the batch size that is timed."""
+
+    name: str
+    model: nn.Module
+    folds: tuple[tuple[Tensor, Batches], ...]
+    batch: int
+
+
+def run(parsed: argparse.Namespace) -> tuple[list[Row], list[dict[str, Any]]]:
+    """Quantize, test and time both models."""
+    rows: list[Row] = []
+    details: list[dict[str, Any]] = []
+    console = Console(stderr=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for case in cases(parsed.data_root):
+            with console.status(f"{case.name}: quantizing"):
+                files = [make_files(case, i, Path(folder)) for i in range(len(case.folds))]
+            with console.status(f"{case.name}: testing"):
+                compared = {kind: tested(case, files, kind) for kind in ("ours", "reference")}
+            with console.status(f"{case.name}: timing"):
+                ratios = timed(case, files[0], parsed.runs)
+            rows += case_rows(case, compared["ours"], ratios, parsed.runs)
+            details += case_details(case, compared, ratios, files[0])
+    return rows, details
+
+
+def cases(root: Path | None) -> Iterator[Case]:
+    """The two models with batch norm folded."""
+    weights = (root or Path()) / "weights"
+    cifar = load_data("cifar10", root)
+    model = zoo.load_model("gracile:resnet56", weights=weights / "cifar10_resnet56.safetensors")
+    folds = ((cifar.calibration(CALIBRATION), cifar.test),)
+    yield Case(name="resnet56", model=folded(model, folds[0][0][:1]), folds=folds, batch=128)
+
+    sample = load_data(
+        "images:imagenet_sample",
+        root,
+        size=224,
+        resize=256,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+        classes=1000,
+        calibration_every=2,
+    )
+    lite = zoo.load_model(
+        "timm:tf_efficientnet_lite0", weights=weights / "imagenet_tf_efficientnet_lite0.safetensors"
+    )
+    halves = ((images_of(sample.train), sample.test), (images_of(sample.test), sample.train))
+    yield Case(name="efficientnet_lite0", model=folded(lite, halves[0][0][:1]), folds=halves, batch=32)
+
+
+def folded(model: nn.Module, image: Tensor) -> nn.Module:
+    """The model with batch norm in its convolutions."""
+    return fold.apply(model, fold.plan(model, (image,)))
+
+
+def images_of(part: Batches) -> Tensor:
+    """All images of a part, without their labels."""
+    return torch.cat([images for images, _ in part.batches(CHUNK)])
+
+
+def make_files(case: Case, fold_index: int, folder: Path) -> dict[str, Path]:
+    """Float, ours and the reference, calibrated on the same images."""
+    images = case.folds[fold_index][0]
+    stem = f"{case.name}_{fold_index}"
+    files = {kind: folder / f"{stem}_{kind}.onnx" for kind in ("float", "ours", "reference")}
+    export.onnx(case.model, (images[:1],), files["float"])
+    quantized = quantize.ptq(case.model, (images[:1],), images.split(CHUNK))
+    export.onnx(quantized, (images[:1],), files["ours"])
+    prepared = folder / f"{stem}_prepared.onnx"
+    quant_pre_process(str(files["float"]), str(prepared))
+    quantize_static(
+        str(prepared),
+        str(files["reference"]),
+        Reader(images),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+    )
+    return files
+
+
+class Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
+    """Calibration images as ``quantize_static`` asks for them."""
+
+    def __init__(self, images: Tensor) -> None:
+        self.batches = iter(images.split(CHUNK))
+
+    def get_next(self) -> dict[str, Any] | None:
+        """The next batch, ``None`` after the last."""
+        batch = next(self.batches, None)
+        return None if batch is None else {"input": batch.numpy()}
+
+
+def tested(case: Case, files: list[dict[str, Path]], kind: str) -> Comparison:
+    """Predictions of the float files against those of ``kind``, over the test parts of all folds."""
+    pairs = []
+    for made, (_, test) in zip(files, case.folds, strict=True):
+        before, labels = measure.predictions(measure.ort_runner(made["float"]), test, 50)
+        after, _ = measure.predictions(measure.ort_runner(made[kind]), test, 50)
+        pairs.append((before, after, labels))
+    before, after, labels = (np.concatenate(arrays) for arrays in zip(*pairs, strict=True))
+    return measure.compare(before, after, labels)
+
+
+def timed(case: Case, files: dict[str, Path], runs: int) -> dict[str, Ratio]:
+    """Throughput of our file relative to the reference's and to the float one."""
+    shape = tuple(case.folds[0][0].shape[1:])
+    ratios = {}
+    for kind in ("reference", "float"):
+        candidates = [
+            measure.Candidate(name=name, runtime="ort", model=files[name]) for name in (kind, "ours")
+        ]
+        _, found = measure.bench(candidates, inputs=shape, batches=[case.batch], runs=runs)
+        ratios[kind] = found[0]
+    return ratios
+
+
+def case_rows(case: Case, ours: Comparison, ratios: dict[str, Ratio], runs: int) -> list[Row]:
+    """The figures of one model with their bars."""
+    found = [
+        Row(
+            id=f"int8.{case.name}.points_lost",
+            value=-ours.difference,
+            unit="points",
+            n=ours.n,
+            spread=(-ours.high, -ours.low),
+            must="<= 0.3",
+        ),
+        Row(
+            id=f"int8.{case.name}.same_predictions", value=ours.agreement, unit="%", n=ours.n, must=">= 98.5"
+        ),
+        ratio_row(case, "quantize_static", ratios["reference"], runs, ">= 0.97"),
+    ]
+    if case.name == "resnet56":
+        found.append(ratio_row(case, "float", ratios["float"], runs, ">= 2"))
+    return found
+
+
+def ratio_row(case: Case, name: str, ratio: Ratio, runs: int, must: str) -> Row:
+    """Throughput relative to another file."""
+    return Row(
+        id=f"int8.{case.name}.throughput_over_{name}",
+        value=ratio.ratio,
+        unit="x",
+        n=runs,
+        spread=(ratio.low, ratio.high),
+        must=must,
+    )
+
+
+def case_details(
+    case: Case, compared: dict[str, Comparison], ratios: dict[str, Ratio], files: dict[str, Path]
+) -> list[dict[str, Any]]:
+    """What has no bar: the reference's own figures, sizes, kernels."""
+    kernels = export.kernels(files["ours"])
+    layers = [row for row in kernels if row["bits"] is not None]
+    return [
+        {
+            "model": case.name,
+            "made_by": "gracile" if kind == "ours" else "onnxruntime quantize_static",
+            "points_lost": -compared[kind].difference,
+            "same_predictions_percent": compared[kind].agreement,
+            "n": compared[kind].n,
+            "size_bytes": files[kind].stat().st_size,
+            "float_size_bytes": files["float"].stat().st_size,
+            "batch": case.batch,
+            **(
+                {
+                    "throughput_over_float": ratios["float"].ratio,
+                    "layers": len(layers),
+                    "layers_in_integers": sum(row["integer"] for row in layers),
+                }
+                if kind == "ours"
+                else {}
+            ),
+        }
+        for kind in ("ours", "reference")
+    ]
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """What this benchmark takes besides ``--json`` and ``--data-root``."""
+    parser.add_argument("--runs", type=int, default=25, help="timed runs of each file")
+
+
+if __name__ == "__main__":
+    sys.exit(benchmark_main(run, name="int8", arguments=arguments))

@@ -1,0 +1,139 @@
+"""Rounding that keeps outputs: never far from the best possible, and better than the nearest integers."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from gracile.errors import BadArgument
+from gracile.quantize import LeastSquares, Nearest, Scheme, ptq
+from gracile.quantize.lower import lower
+from gracile.quantize.rounding import pack, patches, round_to_keep_output, unpack, watch_inputs
+from gracile.quantize.units import find_units
+
+
+def loss(weight: Tensor, rounded: Tensor, scale: Tensor, covariance: Tensor) -> float:
+    off = weight - rounded * scale[..., None]
+    return float((off @ covariance * off).sum())
+
+
+def correlated(inputs: int, groups: int = 1) -> Tensor:
+    mix = torch.randn(groups, inputs, inputs) + 0.7
+    return mix @ mix.mT / inputs
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 10_000), st.sampled_from([2, 3, 4, 8]))
+def test_near_the_best_of_all_roundings(seed: int, bits: int) -> None:
+    """Brute force over both neighbours of each of six weights."""
+    torch.manual_seed(seed)
+    reach = 2 ** (bits - 1) - 1
+    weight, covariance = torch.randn(1, 1, 6), correlated(6)
+    scale = weight.abs().amax(2) / reach
+    ours = loss(weight, round_to_keep_output(weight, scale, covariance, -reach, reach), scale, covariance)
+    down = torch.floor(weight / scale[..., None])
+    tried = [
+        loss(weight, (down + torch.tensor(up)).clamp(-reach, reach), scale, covariance)
+        for up in itertools.product([0.0, 1.0], repeat=6)
+    ]
+    worst, best = max(tried), min(tried)
+    assert ours <= best + 0.35 * (worst - best)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_better_than_the_nearest(bits: int) -> None:
+    reach = 2 ** (bits - 1) - 1
+    weight, covariance = torch.randn(3, 16, 20), correlated(20, groups=3)
+    scale = weight.abs().amax(2) / reach
+    ours = round_to_keep_output(weight, scale, covariance, -reach, reach)
+    nearest = torch.round(weight / scale[..., None]).clamp(-reach, reach)
+    assert ours.abs().max() <= reach
+    assert torch.equal(ours, ours.round())
+    assert loss(weight, ours, scale, covariance) < 0.8 * loss(weight, nearest, scale, covariance)
+
+
+def test_independent_inputs_leave_the_nearest() -> None:
+    weight = torch.randn(2, 4, 9)
+    scale = torch.full((2, 4), 0.1)
+    found = round_to_keep_output(weight, scale, torch.eye(9).expand(2, 9, 9), -127, 127)
+    assert torch.equal(found, torch.round(weight / 0.1))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(4, 6, 3, stride=2, padding=1),
+        nn.Conv2d(4, 8, (1, 3), padding=(0, 2), dilation=(1, 2), groups=2),
+        nn.Conv2d(4, 4, 3, groups=4),
+        nn.Conv1d(4, 6, 3, padding=1),
+        nn.Conv3d(4, 6, 2),
+        nn.Linear(4, 6),
+    ],
+    ids=lambda layer: repr(layer)[:60],
+)
+def test_patches_are_what_outputs_are_made_of(layer: nn.Module) -> None:
+    """Layer outputs computed from patches are outputs of the layer, each of them."""
+    axes = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3, nn.Linear: 0}[type(layer)]
+    x = torch.randn(2, 4, *[7] * axes)
+    graph = lower(layer, (x,))
+    node = find_units(graph).layers[0].node
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    rows = patches(x, weight, node, torch.Generator().manual_seed(0))
+    groups = rows.shape[0]
+    with torch.no_grad():
+        wanted = layer(x).movedim(1, -1).flatten(0, -2) if axes else layer(x)
+    made = rows @ weight.reshape(groups, -1, rows.shape[2]).mT  # (groups, samples, out / groups)
+    made = (made.transpose(0, 1).flatten(1) + layer.bias).detach()
+    for row in made[:20]:
+        assert float((wanted - row).abs().amax(1).min()) < 1e-5
+
+
+def test_moments_are_those_of_the_inputs() -> None:
+    model, x = nn.Linear(5, 2), torch.randn(64, 5) * 3 + 1
+    graph = lower(model, (x,))
+    seen = watch_inputs(graph, find_units(graph), [(part,) for part in x.split(16)], images=48)
+    found = next(iter(seen.values()))
+    assert torch.allclose(found.mean[0], x[:48].mean(0), atol=1e-5)
+    assert torch.allclose(found.covariance[0], torch.cov(x[:48].T, correction=0), atol=1e-4)
+
+
+class Deep(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(3, 12, 3), nn.Conv2d(12, 12, 3, groups=12), nn.Conv2d(12, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.c(F.relu(self.b(F.relu(self.a(x)))))
+        return out
+
+
+@pytest.mark.parametrize("bits", [3, 4])
+def test_the_output_of_a_network_is_nearer(bits: int) -> None:
+    model = Deep().eval()
+    x, other = (
+        F.avg_pool2d(torch.rand(128, 3, 36, 36), 3).reshape(2, 64, 3, 12, 12).unbind()
+    )  # neighbours are alike
+    errors = []
+    for rounding in (LeastSquares(), Nearest()):
+        quantized = ptq(model, (x[:1],), x.split(16), Scheme(weight_bits=bits, rounding=rounding))
+        with torch.no_grad():
+            errors.append(float((quantized(other) - model(other)).square().mean()))
+    assert errors[0] < 0.5 * errors[1]
+
+
+def test_a_plan_keeps_the_rounding_as_text() -> None:
+    moved = torch.randint(-3, 4, (5, 4, 3, 3))
+    assert torch.equal(unpack(pack(moved), (5, 4, 3, 3)), moved)
+
+
+@pytest.mark.parametrize("wrong", [{"images": 0}, {"damping": 0.0}])
+def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(BadArgument, match=r"at least 1|above 0"):
+        LeastSquares(**wrong)  # type: ignore[arg-type]
