@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gracile.prune.elimination import Reader, eliminate
+from gracile.prune.elimination import Fitted, Reader, eliminate
 
 UNITS, TAPS = 5, 2
 PULL = 1e-9
@@ -25,7 +25,7 @@ def case(seed: int, outputs: int = 3) -> tuple[np.ndarray, np.ndarray, np.ndarra
 def reader(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> Reader:
     index = torch.arange(UNITS * TAPS).view(UNITS, TAPS)
     xx, xy = torch.from_numpy(x.T @ x), torch.from_numpy(x.T @ y)
-    return Reader.of(xx, xy, PULL, torch.from_numpy(weight), index)
+    return Reader(Fitted.of(xx, xy, PULL), torch.from_numpy(weight), index)
 
 
 def error(x: np.ndarray, y: np.ndarray, weight: np.ndarray, kept: tuple[int, ...]) -> float:
@@ -75,3 +75,31 @@ def test_units_that_others_express_cost_nothing() -> None:
     order, rises = eliminate([reader(x, y, weight)], UNITS)
     assert order[0] in (0, 2)
     assert rises[0] < 1e-5 < rises[1]
+
+
+def test_columns_that_others_fill_are_refitted_too() -> None:
+    x, y, weight = case(4)
+    xx, xy = torch.from_numpy(x.T @ x), torch.from_numpy(x.T @ y)
+    index = torch.arange(6).view(3, TAPS)  # the last two units belong to another group
+    order, rises = eliminate([Reader(Fitted.of(xx, xy, PULL), torch.from_numpy(weight), index)], 3)
+    for step in (1, 2):
+        kept = tuple(u for u in range(UNITS) if u not in order[:step])
+        wanted = error(x, y, weight, kept) - error(x, y, weight, tuple(range(UNITS)))
+        assert sum(rises[:step]) == pytest.approx(wanted, rel=1e-4)
+
+
+def test_of_many_units_the_cheapest_go_together_and_the_rest_one_by_one(monkeypatch) -> None:
+    draw = np.random.default_rng(0)
+    x = np.c_[draw.normal(size=(900, 200)), np.ones(900)]
+    truth = np.linspace(0.01, 2, 201)[:, None]
+    xx, xy = torch.from_numpy(x.T @ x), torch.from_numpy(x.T @ x @ truth)
+    index = torch.arange(200)[:, None]
+
+    def run() -> list[int]:
+        return eliminate([Reader(Fitted.of(xx, xy, PULL), torch.ones(1), index)], 200)[0]
+
+    together = run()
+    monkeypatch.setattr("gracile.prune.elimination.ONE_BY_ONE", 10**9)
+    alone = run()
+    assert sorted(together) == sorted(alone) == list(range(200))
+    assert len(set(together[:100]) & set(alone[:100])) >= 97

@@ -65,14 +65,6 @@ def test_groups_that_no_fit_reaches_get_their_share_of_the_weights(inputs, data)
     np.testing.assert_allclose(scores, energy / energy.sum(), rtol=1e-6)
 
 
-def test_small_waves_give_the_same_scores(residual, inputs, data, monkeypatch) -> None:
-    whole = Reconstruction()(scene(residual, inputs, data))
-    monkeypatch.setattr("gracile.prune.reconstruction.WAVE_BYTES", 1)
-    parts = Reconstruction()(scene(residual, inputs, data))
-    for name, values in whole.items():
-        np.testing.assert_allclose(parts[name], values, rtol=1e-6)
-
-
 def test_it_needs_data(residual, inputs) -> None:
     with pytest.raises(BadArgument, match="unlabelled inputs for the criterion"):
         prune.plan(residual, inputs, criterion=Reconstruction())

@@ -9,7 +9,7 @@ that they compare between layers and budgets can go by error per multiply-add.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -22,12 +22,10 @@ from gracile.graph import Captured, Group, capture
 from gracile.observe.gram import Gram
 
 from .criterion import Scene, Scores
-from .elimination import Reader, eliminate
+from .elimination import Fitted, Reader, eliminate
 from .layers import MAX_COLUMNS, Layer, affine, find_layers, tensors
 from .least_squares import ridge_of
 from .walk import Walk
-
-WAVE_BYTES = 1 << 30  # second moments held at once; more layers mean another pass over the data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,84 +68,60 @@ class Reconstruction:
         captured = capture(scene.model, scene.calibration[0])
         read = {slot.param for g in scene.groups for slot in g.readers if slot.axis == 1}
         chosen = [x for x in find_layers(captured).values() if x.weight in read and x.columns <= MAX_COLUMNS]
-        solved: dict[str, _Moments] = {}
-        for wave in _waves(chosen):
-            solved |= _moments(scene, captured, wave)
+        solved = _solved(scene, captured, chosen)
         return {g.name: _score(scene, g, solved) for g in scene.groups}
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Moments:
-    """Mean second moments of a layer's inputs, its weights as columns, importance of its outputs."""
+class _Solved:
+    """A layer's fit to its own outputs, the importance of these, and its taps a channel."""
 
-    xx: Tensor
-    weights: Tensor
+    fitted: Fitted
     importance: Tensor
-    rows: int
     taps: int
 
 
-def _waves(layers: Sequence[Layer]) -> Iterator[list[Layer]]:
-    """Cut the layers so that the second moments of each part fit into ``WAVE_BYTES``."""
-    wave: list[Layer] = []
-    held = 0
-    for layer in layers:
-        size = 8 * (layer.columns + 1) ** 2
-        if wave and held + size > WAVE_BYTES:
-            yield wave
-            wave, held = [], 0
-        wave.append(layer)
-        held += size
-    if wave:
-        yield wave
-
-
-def _moments(scene: Scene, captured: Captured, wave: Sequence[Layer]) -> dict[str, _Moments]:
-    """One pass over the data for the layers of a wave; by the name of the weight."""
+def _solved(scene: Scene, captured: Captured, layers: Sequence[Layer]) -> dict[str, _Solved]:
+    """One pass over the data; by the name of the weight."""
     held = tensors(scene.model)
     draw = torch.Generator().manual_seed(scene.seed)
     images = sum(len(b[0]) for b in scene.calibration)
-    grams = {x.weight: Gram(x.name, x.columns, 0) for x in wave}
+    grams = {x.weight: Gram(x.name, x.columns, 0) for x in layers}
     ends: dict[str, Gram] = {}
     for batch in scene.calibration:
         walk = Walk(captured, held.__getitem__, [batch])
-        for layer in wave:
+        for layer in layers:
             at = layer.positions(images, draw)
-            x, end = walk(layer.source)[0], None
-            rows = layer.inputs(x, at)
+            rows = layer.inputs(walk(layer.source)[0], at)
             grams[layer.weight].update(rows, rows.new_zeros(len(rows), 0))
             end = layer.outputs(walk(layer.end)[0], at)
             ends.setdefault(layer.weight, Gram(layer.name, 0, end.shape[1])).update(end[:, :0], end)
-    return {x.weight: _finish(captured, x, grams[x.weight], ends[x.weight], held) for x in wave}
+    return {x.weight: _solve(captured, x, grams.pop(x.weight), ends[x.weight], held) for x in layers}
 
 
-def _finish(captured: Captured, layer: Layer, gram: Gram, end: Gram, held: dict[str, Tensor]) -> _Moments:
+def _solve(captured: Captured, layer: Layer, gram: Gram, end: Gram, held: dict[str, Tensor]) -> _Solved:
     weight = held[layer.weight].detach().double().cpu().flatten(1).T  # (columns, outputs)
     bias = held[layer.bias].detach().double().cpu() if layer.bias else weight.new_zeros(weight.shape[1])
     scale = torch.ones(weight.shape[1], dtype=torch.float64)
     if layer.norm is not None:
         scale = affine(captured, layer.norm, held)[0].double().cpu()
     variance = float((end.yy / end.rows - (end.xy[0] / end.rows).square()).clamp_min(0).sum())
-    return _Moments(
-        xx=gram.xx / gram.rows,
-        weights=torch.cat([weight, bias[None]]),
+    xx = gram.xx / gram.rows
+    return _Solved(
+        fitted=Fitted.of(xx, xx @ torch.cat([weight, bias[None]]), ridge_of(xx, gram.rows)),
         importance=scale.square() / max(variance, 1e-30),
-        rows=gram.rows,
         taps=layer.columns // int(held[layer.weight].shape[1]),
     )
 
 
-def _score(scene: Scene, group: Group, solved: dict[str, _Moments]) -> np.ndarray:
+def _score(scene: Scene, group: Group, solved: dict[str, _Solved]) -> np.ndarray:
     readers = []
     for slot in group.readers:
         found = solved.get(slot.param) if slot.axis == 1 else None
         if found is not None:
             taps = torch.arange(found.taps)
             index = torch.from_numpy(slot.index)[:, :, None] * found.taps + taps
-            pull = ridge_of(found.xx, found.rows)
-            readers.append(
-                Reader.of(found.xx, found.xx @ found.weights, pull, found.importance, index.flatten(1))
-            )
+            readers.append(Reader(found.fitted, found.importance, index.flatten(1)))
     if not readers:
         return _share(scene, group)
     order, rises = eliminate(readers, group.units)
