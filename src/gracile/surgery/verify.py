@@ -50,6 +50,7 @@ def verify(
         Three proofs; look at ``passed``, or call :func:`require`.
 
     Example:
+        >>> from gracile.records import GroupPlan
         >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
         >>> found = trace(capture(net, (torch.zeros(1, 4),)))
         >>> plan = PrunePlan(groups=(GroupPlan(name="0", units=8, keep=(1, 5)),),
