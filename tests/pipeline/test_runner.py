@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from gracile import data, measure, pipeline
 from gracile.errors import NonFiniteError, StorageError, UsageError, WeightsError
@@ -265,6 +266,14 @@ def test_nan_activations_name_the_module(tmp_path: Path) -> None:
         pipeline.run(parse_recipe(text), tmp_path / "run", progress=False)
     assert caught.value.where == "broken"
     assert caught.value.exit_code == 1
+
+
+def test_threads_are_given_back(tiny: Recipe, watched: Any, tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    watched.stop_at, watched.stop = "train", RuntimeError("seen")
+    with pytest.raises(RuntimeError, match="seen"):
+        pipeline.run(tiny.model_copy(update={"threads": before + 1}), tmp_path / "run", progress=False)
+    assert torch.get_num_threads() == before
 
 
 def test_recipe_json_is_what_was_asked(finished: tuple[Path, Run], tiny: Recipe) -> None:

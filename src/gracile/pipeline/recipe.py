@@ -87,6 +87,9 @@ class Recipe(Part):
     """A sentence for the report."""
     seed: int = Field(default=0, ge=0)
     """Seed of everything random."""
+    threads: int | None = Field(default=None, ge=1)
+    """Threads of PyTorch during the steps; as they are set when empty. Networks as small as the demo's are
+    faster with one. What is timed has its own, ``measure.threads``."""
     model: ModelPart
     data: DataPart
     steps: tuple[AnyStep, ...] = Field(min_length=1)

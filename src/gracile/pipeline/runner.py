@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -57,7 +59,7 @@ def run(
     out, root = Path(out), None if data_root is None else Path(data_root)
     reporter: Reporter = (Live() if progress else Silent()) if isinstance(progress, bool) else progress
     _open(out, recipe, resume)
-    with reporter:
+    with reporter, _threads(recipe.threads):
         work = _Work(recipe=recipe, out=out, root=root, reporter=reporter)
         work.prepare()
         for position, stage in enumerate(stages(recipe)):
@@ -65,6 +67,17 @@ def run(
         result = assemble(recipe, work.done, work.reused, work.notes)
     atomic_bytes(out / "run.json", to_json(result))
     return result
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Give PyTorch so many threads for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _open(out: Path, recipe: Recipe, resume: bool) -> None:

@@ -142,6 +142,12 @@ def _against_int8_only(ratios: Sequence[Ratio], runtimes: Sequence[str], headlin
                 f"quantized to int8, {_list(slow)}: there, making it narrower did not pay.",
             )
         fast = [ratio for ratio in found if ratio.low > 1 and (not slow or ratio.batch == headline)]
+        if found and not slow and not fast:
+            yield (
+                False,
+                f"In {runtime_text(runtime)} the spread does not let one say whether the compressed model is "
+                f"faster than the original only quantized to int8, {_list(found)}.",
+            )
         if fast:
             yield (
                 False,
