@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from torch import Tensor, nn
 from benchmarks.rows import Row, benchmark_main
 from gracile import export, fold, measure, quantize, zoo
 from gracile.data import load_data
+from gracile.data.load import find_root
 from gracile.observe import Batches
 from gracile.records import Comparison, Ratio
 
@@ -52,7 +52,7 @@ def run(parsed: argparse.Namespace) -> tuple[list[Row], list[dict[str, Any]]]:
     details: list[dict[str, Any]] = []
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory() as folder:
-        for case in cases(parsed.data_root):
+        for case in (make(parsed.data_root) for name, make in CASES.items() if name in parsed.models):
             with console.status(f"{case.name}: quantizing"):
                 files = [make_files(case, i, Path(folder)) for i in range(len(case.folds))]
             with console.status(f"{case.name}: testing"):
@@ -64,14 +64,16 @@ def run(parsed: argparse.Namespace) -> tuple[list[Row], list[dict[str, Any]]]:
     return rows, details
 
 
-def cases(root: Path | None) -> Iterator[Case]:
-    """The two models with batch norm folded."""
-    weights = (root or Path()) / "weights"
+def resnet56(root: Path | None) -> Case:
+    """ResNet-56 with batch norm folded, on CIFAR-10."""
     cifar = load_data("cifar10", root)
-    model = zoo.load_model("gracile:resnet56", weights=weights / "cifar10_resnet56.safetensors")
+    model = zoo.load_model("gracile:resnet56", weights=weights(root) / "cifar10_resnet56.safetensors")
     folds = ((cifar.calibration(CALIBRATION), cifar.test),)
-    yield Case(name="resnet56", model=folded(model, folds[0][0][:1]), folds=folds, batch=128)
+    return Case(name="resnet56", model=folded(model, folds[0][0][:1]), folds=folds, batch=128)
 
+
+def efficientnet_lite0(root: Path | None) -> Case:
+    """EfficientNet-Lite0 with batch norm folded, on the two halves of the ImageNet sample."""
     sample = load_data(
         "images:imagenet_sample",
         root,
@@ -83,10 +85,18 @@ def cases(root: Path | None) -> Iterator[Case]:
         calibration_every=2,
     )
     lite = zoo.load_model(
-        "timm:tf_efficientnet_lite0", weights=weights / "imagenet_tf_efficientnet_lite0.safetensors"
+        "timm:tf_efficientnet_lite0", weights=weights(root) / "imagenet_tf_efficientnet_lite0.safetensors"
     )
     halves = ((images_of(sample.train), sample.test), (images_of(sample.test), sample.train))
-    yield Case(name="efficientnet_lite0", model=folded(lite, halves[0][0][:1]), folds=halves, batch=32)
+    return Case(name="efficientnet_lite0", model=folded(lite, halves[0][0][:1]), folds=halves, batch=32)
+
+
+CASES = {"resnet56": resnet56, "efficientnet_lite0": efficientnet_lite0}
+
+
+def weights(root: Path | None) -> Path:
+    """Folder of the pretrained weights."""
+    return (find_root(root) or Path()) / "weights"
 
 
 def folded(model: nn.Module, image: Tensor) -> nn.Module:
@@ -222,6 +232,7 @@ def case_details(
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """What this benchmark takes besides ``--json`` and ``--data-root``."""
+    parser.add_argument("--models", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--runs", type=int, default=25, help="timed runs of each file")
 
 

@@ -9,7 +9,7 @@ import torch
 
 from gracile.errors import BadArgument
 from gracile.nn import ActivationQuantizer, QuantizedBias, QuantizedWeight
-from gracile.quantize import Scheme, ptq, rebuild
+from gracile.quantize import Nearest, Scheme, ptq, rebuild
 from gracile.records import QuantPlan, from_json, to_json
 from gracile.testing import net
 
@@ -29,7 +29,7 @@ def test_a_plan_read_back_from_json_gives_the_same_numbers(name: str, correct: b
 
 def test_weights_and_biases_are_kept_as_integers_only() -> None:
     model, inputs = net("plain")
-    quantized = ptq(model, inputs, [torch.randn(8, 3, 8, 8)])
+    quantized = ptq(model, inputs, [torch.randn(8, 3, 8, 8)], Scheme(rounding=Nearest()))
     kinds = [type(m) for m in quantized.modules()]
     assert (kinds.count(QuantizedWeight), kinds.count(QuantizedBias)) == (4, 3)  # conv1 has no bias
     assert kinds.count(ActivationQuantizer) > 4

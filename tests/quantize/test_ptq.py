@@ -9,16 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from gracile.errors import BadArgument, NonFiniteError
-from gracile.quantize import W8A8, PerTensor, Scheme, ptq
+from gracile.quantize import W8A8, Nearest, PerTensor, Scheme, ptq
 from gracile.testing import NETS, net
 from gracile.testing.contract import fingerprint
 
 SCHEMES = {
     "default": W8A8,
-    "per tensor": Scheme(weight_granularity=PerTensor()),
+    "per tensor": Scheme(weight_granularity=PerTensor(), activation_range="minmax"),
     "symmetric": Scheme(activation_symmetric=True),
     "minmax": Scheme(weight_range="minmax", activation_range="minmax"),
-    "percentile": Scheme(activation_range="percentile"),
+    "percentile": Scheme(activation_range="percentile", weight_range="percentile", rounding=Nearest()),
     "corrected": Scheme(bias_correction=True),
 }
 
@@ -66,7 +66,7 @@ def test_the_model_is_left_as_it_was() -> None:
     model, inputs = net("residual")
     model.train()
     before = fingerprint(model)
-    ptq(model, inputs, images().split(16))
+    ptq(model, inputs, images().split(16), SCHEMES["minmax"])
     assert fingerprint(model) == before
 
 

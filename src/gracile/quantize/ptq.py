@@ -92,10 +92,10 @@ def ptq(
 
 
 def _shifted(weight: WeightQuant, shift: tuple[float, ...]) -> WeightQuant:
-    total = (
-        tuple(a + b for a, b in zip(weight.bias_shift, shift, strict=True)) if weight.bias_shift else shift
-    )
-    return replace(weight, bias_shift=total) if shift else weight
+    if not shift:
+        return weight
+    own = weight.bias_shift or (0.0,) * len(shift)
+    return replace(weight, bias_shift=tuple(a + b for a, b in zip(own, shift, strict=True)))
 
 
 class _Watch(fx.Interpreter):
