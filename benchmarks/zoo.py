@@ -39,7 +39,7 @@ def prune_with_gracile(spec: str) -> dict[str, Any]:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model = zoo.load_model(spec).eval()
-    inputs = (torch.randn(1, *zoo.input_shape(spec)),)
+    inputs = (torch.randn(1, *(zoo.input_shape(spec) or (3, 224, 224))),)
     clock = [time.perf_counter()]
     captured = graph.capture(model, inputs)
     clock.append(time.perf_counter())
@@ -82,7 +82,7 @@ def prune_with_torch_pruning(spec: str) -> dict[str, Any]:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model = zoo.load_model(spec).eval()
-    inputs = torch.randn(1, *zoo.input_shape(spec))
+    inputs = torch.randn(1, *(zoo.input_shape(spec) or (3, 224, 224)))
     outputs = model(inputs).shape[-1]
     ignored = [
         m
@@ -130,24 +130,25 @@ def counts_as_pruned(entry: dict[str, Any]) -> bool:
 
 
 def measure(specs: list[str], tools: tuple[str, ...], jobs: int, keep: Path | None) -> list[dict[str, Any]]:
-    """One entry per model; entries already in ``keep`` (a JSON-lines file) are not run again."""
-    done: dict[str, dict[str, Any]] = {}
+    """One entry per model; what ``keep`` (a JSON-lines file) already holds is not run again."""
+    done: dict[tuple[str, str], dict[str, Any]] = {}
     if keep is not None and keep.exists():
         for line in keep.read_text().splitlines():
-            entry = json.loads(line)
-            done[entry["model"]] = entry
+            kept = json.loads(line)
+            done[kept["tool"], kept["model"]] = kept["result"]
 
-    def run(spec: str) -> dict[str, Any]:
-        if spec in done:
-            return done[spec]
-        entry = {"model": spec, **{tool: one(tool, spec) for tool in tools}}
-        if keep is not None:
-            with keep.open("a") as file:
-                file.write(json.dumps(entry) + "\n")
-        return entry
+    def run(task: tuple[str, str]) -> None:
+        if task not in done:
+            done[task] = one(*task)
+            if keep is not None:
+                line = {"tool": task[0], "model": task[1], "result": done[task]}
+                with keep.open("a") as file:
+                    file.write(json.dumps(line) + "\n")
 
+    tasks = [(tool, spec) for tool in tools for spec in specs]
     with ThreadPoolExecutor(jobs) as pool:
-        return list(track(pool.map(run, specs), "models", total=len(specs)))
+        list(track(pool.map(run, tasks), "models", total=len(tasks)))
+    return [{"model": spec, **{tool: done[tool, spec] for tool in tools}} for spec in specs]
 
 
 def show(entries: list[dict[str, Any]]) -> None:
