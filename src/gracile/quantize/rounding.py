@@ -27,7 +27,9 @@ from gracile.errors import BadArgument
 from .lower import argument, op_name
 from .units import Layer, Units
 
-_POSITIONS = 4096  # outputs sampled from a batch
+_POSITIONS = 4096  # most outputs sampled from a batch
+_PER_INPUT = 8  # outputs sampled for each input of a group, at least 256
+_BLOCK = 64  # inputs whose errors reach the weights behind them in one product
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,11 +93,15 @@ def round_to_keep_output(
     inverse = torch.linalg.inv(damped)
     upper = torch.linalg.cholesky((inverse + inverse.mT) / 2).mT.to(weight.dtype)  # (groups, inputs, inputs)
     left, rounded = weight.clone(), torch.zeros_like(weight)
-    for k in range(inputs):
-        column = left[:, :, k]
-        rounded[:, :, k] = torch.round(column / scale).clamp(qmin, qmax)
-        error = (column - rounded[:, :, k] * scale) / upper[:, k, k].reshape(groups, 1)
-        left[:, :, k:] -= error[:, :, None] * upper[:, None, k, k:]
+    for start in range(0, inputs, _BLOCK):
+        end = min(start + _BLOCK, inputs)
+        errors = torch.zeros_like(weight[:, :, start:end])
+        for k in range(start, end):
+            column = left[:, :, k]
+            rounded[:, :, k] = torch.round(column / scale).clamp(qmin, qmax)
+            errors[:, :, k - start] = (column - rounded[:, :, k] * scale) / upper[:, k, k].reshape(groups, 1)
+            left[:, :, k:end] -= errors[:, :, k - start, None] * upper[:, None, k, k:end]
+        left[:, :, end:] -= errors @ upper[:, start:end, end:]
     return rounded
 
 
@@ -121,7 +127,7 @@ def pack(moved: Tensor) -> str:
         >>> unpack(pack(torch.tensor([[0, -1], [1, 0]])), (2, 2)).tolist()
         [[0, -1], [1, 0]]
     """
-    return base64.b64encode(zlib.compress(moved.cpu().numpy().astype(np.int8).tobytes(), 9)).decode()
+    return base64.b64encode(zlib.compress(moved.detach().cpu().numpy().astype(np.int8).tobytes(), 6)).decode()
 
 
 def unpack(text: str, shape: tuple[int, ...]) -> Tensor:
@@ -169,10 +175,11 @@ def patches(x: Tensor, weight: Tensor, node: fx.Node, random: torch.Generator) -
         reach = dilation[axis] * (weight.shape[2 + axis] - 1) + 1
         x = x.unfold(2 + axis, reach, stride[axis])[..., :: dilation[axis]]
     places = [x.shape[0], *x.shape[2 : 2 + axes]]  # (n, c, places..., kernel...)
-    count = min(_POSITIONS, int(np.prod(places)))
+    groups = int(argument(node, "groups"))
+    inputs = weight[0].numel()
+    count = min(_POSITIONS, max(256, _PER_INPUT * inputs), int(np.prod(places)))
     picked = [torch.randint(size, (count,), generator=random).to(x.device) for size in places]
     rows = x.movedim(1, 1 + axes)[tuple(picked)]  # (samples, c, kernel...)
-    groups = int(argument(node, "groups"))
     return rows.reshape(count, groups, -1).transpose(0, 1)
 
 
