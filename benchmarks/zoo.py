@@ -26,7 +26,7 @@ from benchmarks.rows import Row, benchmark_main
 from benchmarks.zoo_models import SPECS
 
 TOOLS = ("gracile", "torch-pruning")
-LIMIT_S = {"gracile": 420, "torch-pruning": 90}
+LIMIT_S = {"gracile": 420, "torch-pruning": 60}
 GONE = 0.30  # share of the parameters that must really be gone for a model to count as pruned
 
 
