@@ -96,3 +96,27 @@ def test_the_right_one_of_two_equal_attributes_is_found_by_trying() -> None:
     done = resolve(model, inputs, found, {"qkv": [1, 2]})
     assert not done.skipped
     assert [(e.attribute, e.old, e.new) for e in done.attributes] == [("heads", 4, 2)]
+
+
+class Scaled(nn.Module):
+    """A width that enters as a plain number: shapes fit after a removal, values do not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c, self.d = (nn.Linear(6, 6) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.b(F.relu(self.a(x)))
+        x = self.c(F.relu(x) / x.shape[1])
+        out: Tensor = self.d(F.relu(x))
+        return out
+
+
+def test_a_width_used_as_a_number_is_found_by_halving() -> None:
+    model, inputs = Scaled(), (torch.randn(1, 6),)
+    found = trace(capture(model, inputs))
+    done = resolve(model, inputs, found, {"a": [0], "b": [1, 2], "c": [3]})
+    assert set(done.removed) == {"a", "c"}
+    (skip,) = done.skipped
+    assert skip.where == "b"
+    assert "computes something else" in skip.why

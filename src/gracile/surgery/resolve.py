@@ -83,12 +83,37 @@ def resolve(
         if fault.kind and chosen.get(fault.kind, 0) < attempt.options(fault.kind):
             chosen[fault.kind] = chosen.get(fault.kind, 0) + 1
             continue
-        for name in fault.groups or tuple(left):
+        blamed = fault.groups or _unfit(model, provenance, left, chosen, stage)
+        for name in blamed or tuple(left):
             skipped.append(Skipped(name, fault.why, fault.source))
             del left[name]
     for name in left:
         skipped.append(Skipped(name, "the removal could not be carried out on the model", ""))
     return Resolution(removed={}, slices=(), attributes=(), skipped=tuple(skipped), choice=chosen)
+
+
+def _unfit(
+    model: nn.Module,
+    provenance: Provenance,
+    removed: Mapping[str, tuple[int, ...]],
+    choice: Mapping[str, int],
+    stage: Stage,
+) -> tuple[str, ...]:
+    """Groups to leave whole where no place can be blamed: halves are tried until what fails stands alone."""
+    fit: dict[str, tuple[int, ...]] = {}
+
+    def add(names: tuple[str, ...]) -> None:
+        trial = fit | {n: removed[n] for n in names}
+        if _Attempt(model, provenance, trial, choice).fault(stage) is None:
+            fit.update(trial)
+        elif len(names) > 1:
+            add(names[: len(names) // 2])
+            add(names[len(names) // 2 :])
+
+    names = tuple(removed)
+    add(names[: len(names) // 2])
+    add(names[len(names) // 2 :])
+    return tuple(n for n in names if n not in fit)
 
 
 @dataclass(frozen=True)
