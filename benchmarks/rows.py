@@ -274,6 +274,7 @@ def command(name: str, argv: Sequence[str]) -> str:
     parser.add_argument("--data-root")
     parser.add_argument("--out")
     parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--keep")
     _, rest = parser.parse_known_args(list(argv))
     parts = ["python", "-m", f"benchmarks.{name}", *rest, "--json", f"docs/results/{name}.json"]
     return shlex.join(parts)
