@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from . import records as records
     from . import report as report
     from . import surgery as surgery
+    from . import targets as targets
     from . import testing as testing
     from . import tune as tune
     from . import zoo as zoo
@@ -36,7 +37,7 @@ except PackageNotFoundError:  # a source tree that was never installed
 
 _PARTS = (
     "data", "errors", "export", "fold", "graph", "measure", "nn", "observe", "pipeline", "prune", "quantize",
-    "records", "report", "surgery", "testing", "tune", "zoo",
+    "records", "report", "surgery", "targets", "testing", "tune", "zoo",
 )  # fmt: skip
 
 

@@ -64,7 +64,7 @@ def apply_(
         by_param.setdefault(s.param, []).append(s)
     done: dict[int, Tensor] = {}
     for name, slices in by_param.items():
-        module, leaf, tensor = owners[name]
+        tensor = owners[name][2]
         if id(tensor) not in done:
             done[id(tensor)] = _narrowed(tensor, slices)
             if optimizer is not None and isinstance(tensor, nn.Parameter):

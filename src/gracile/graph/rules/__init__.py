@@ -59,6 +59,6 @@ def rule_for(node: fx.Node, rules: Mapping[str, Rule] = RULES) -> Rule:
     name = packet(node)
     if name in rules:
         return rules[name]
-    if any(name.startswith(window) for window in WINDOWS):
+    if name.startswith(WINDOWS):
         return window_rule
     return pointwise_rule if is_pointwise(node) else unknown

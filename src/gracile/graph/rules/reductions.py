@@ -37,10 +37,15 @@ REDUCTIONS = frozenset(
     ]
 )
 SHAPE_KEEPING = frozenset(["softmax", "_softmax", "log_softmax", "_log_softmax", "cumsum"])
-WINDOWS = {
-    "avg_pool": 0, "max_pool": 0, "adaptive_avg_pool": 0, "adaptive_max_pool": 0, "upsample": 0,
-    "_upsample": 0, "lp_pool": 0,
-}  # fmt: skip
+WINDOWS = (
+    "avg_pool",
+    "max_pool",
+    "adaptive_avg_pool",
+    "adaptive_max_pool",
+    "upsample",
+    "_upsample",
+    "lp_pool",
+)
 
 
 def reduction_rule(ctx: Context, node: fx.Node) -> Result:
