@@ -36,7 +36,10 @@ def test_within_one_step_everywhere(name: str, scheme: str, exported: Export) ->
     rows = export.parity(quantized, path, torch.randn(6, 3, 8, 8))
     quantizers = {m.name for m in quantized.modules() if isinstance(m, ActivationQuantizer)}
     assert {row["layer"] for row in rows} <= quantizers
-    assert len(rows) >= len(quantizers) - 1  # the two equal branches of "concat" are one in the file
+    missing = quantizers - {row["layer"] for row in rows}
+    slices = {name for name in missing if name.startswith("slice")}  # in the file, part of a convolution
+    assert len(missing - slices) <= (name == "concat")  # its two equal branches are one in the file
+    assert not slices or name == "residual"
     assert max(row["max_steps"] for row in rows) <= 1
     assert export.first_apart(rows) is None
     assert all(row["drift_steps"] >= 0 for row in rows)

@@ -36,7 +36,7 @@ def merge_pads(proto: ModelProto) -> int:
         conv.input[0] = pad.input[0]
         merged += 1
     if merged:
-        _drop_unread(proto)
+        drop_unread(proto)
     return merged
 
 
@@ -82,7 +82,7 @@ def _widen(conv: NodeProto, sizes: list[int]) -> None:
     conv.attribute.append(helper.make_attribute("pads", total))
 
 
-def _drop_unread(proto: ModelProto) -> None:
+def drop_unread(proto: ModelProto) -> None:
     """Delete nodes and initializers that nothing reads any more."""
     graph = proto.graph
     while True:

@@ -29,6 +29,7 @@ from gracile.nn.quantizers import NAME_KEY
 from gracile.records import Artifact, atomic_write, sha256
 
 from .merge_pads import merge_pads
+from .strided_shortcuts import strided_shortcuts
 
 LAYERS_KEY = "gracile.layers"
 """Model metadata: JSON of layer (node name) to weight bits asked for."""
@@ -69,7 +70,8 @@ def onnx(
         proto = _traced(model, inputs, dynamic_batch)
     _tidy(proto)
     merge_pads(proto)
-    _describe(proto, model, quantized)
+    copies = strided_shortcuts(proto)
+    _describe(proto, model, quantized, copies)
     try:
         checker.check_model(proto, full_check=True)
     except Exception as error:
@@ -198,9 +200,9 @@ def _rename_values(proto: ModelProto, renamed: dict[str, str]) -> None:
         node.output[:] = [renamed.get(name, name) for name in node.output]
 
 
-def _describe(proto: ModelProto, model: nn.Module, quantized: bool) -> None:
-    """Keep in the file what was asked for: the bits of each layer."""
-    names = {node.name for node in proto.graph.node if node.op_type in _LAYER_OPS}
+def _describe(proto: ModelProto, model: nn.Module, quantized: bool, copies: tuple[str, ...]) -> None:
+    """Keep in the file what was asked for: the bits of each layer, ``copies`` not being the model's own."""
+    names = {node.name for node in proto.graph.node if node.op_type in _LAYER_OPS}.difference(copies)
     bits = {m.name: m.bits for m in model.modules() if isinstance(m, QuantizedWeight)}
     asked = {name: bits.get(name.split(":")[0], 32) for name in sorted(names)}
     entry = proto.metadata_props.add()

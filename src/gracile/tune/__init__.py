@@ -3,6 +3,7 @@
 from .checkpoint import load_checkpoint as load_checkpoint
 from .checkpoint import save_checkpoint as save_checkpoint
 from .config import TuneConfig as TuneConfig
+from .distillation import Distillation as Distillation
 from .ema import Ema as Ema
 from .evaluate import Score as Score
 from .evaluate import evaluate as evaluate

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
@@ -11,7 +11,7 @@ from pydantic import Field
 from ..schema import Step
 
 if TYPE_CHECKING:
-    from gracile.tune import TuneConfig
+    from gracile.tune import Loss, TuneConfig
 
     from ..state import Bench, Outcome, State
 
@@ -60,7 +60,12 @@ class TrainingStep(Step):
         """The fields as the library's own configuration."""
         from gracile import tune
 
-        return tune.TuneConfig(seed=seed, **self.model_dump(exclude={"step", "name", "train_images"}))
+        known = {choice.name for choice in fields(tune.TuneConfig)}
+        return tune.TuneConfig(seed=seed, **self.model_dump(include=known))
+
+    def loss(self, bench: Bench) -> Loss | None:
+        """What training makes small; ``None`` for cross entropy."""
+        return None
 
     def run(self, state: State, bench: Bench) -> Outcome:
         """Train ``state.model`` in place; goes on from ``bench.partial`` after an interruption."""
@@ -78,6 +83,7 @@ class TrainingStep(Step):
             state.model,
             examples,
             config,
+            loss=self.loss(bench),
             hooks=(Ticker(bench.tick, steps, self.epochs),),
             checkpoint=bench.partial,
         )
