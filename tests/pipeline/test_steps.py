@@ -11,7 +11,8 @@ import pytest
 from gracile import pipeline, prune, quantize, tune
 from gracile.errors import BadArgument
 from gracile.pipeline import STEPS, parse_recipe
-from gracile.pipeline.steps import PruneStep, QuantizeStep, TuneStep
+from gracile.pipeline.steps import PruneDepthStep, PruneStep, QuantizeStep, TuneStep
+from gracile.records import LatencyTable
 
 
 def choices(kind: str, field: str) -> set[str]:
@@ -28,7 +29,7 @@ def test_criteria_and_ranges_are_those_of_the_library() -> None:
 def test_tuning_fields_and_defaults_are_those_of_the_library() -> None:
     ours = {name: info.default for name, info in TuneStep.model_fields.items()}
     theirs = {field.name: field.default for field in fields(tune.TuneConfig)}
-    assert set(ours) - {"step", "name", "train_images"} == set(theirs) - {"seed"}
+    assert set(ours) - {"step", "name", "train_images", "distill", "temperature"} == set(theirs) - {"seed"}
     assert {name: ours[name] for name in theirs if name != "seed"} == {
         k: v for k, v in theirs.items() if k != "seed"
     }
@@ -51,6 +52,32 @@ def test_the_default_scheme_is_the_library_s() -> None:
 )
 def test_budgets(budget: dict[str, float], value: Any) -> None:
     assert PruneStep.model_validate({"step": "prune", "budget": budget}).budget.value() == value
+
+
+def test_milliseconds_may_stand_beside_macs_and_nothing_else() -> None:
+    table = LatencyTable(runtime="ort", batch=1, groups=())
+    part = PruneStep.model_validate({"step": "prune", "budget": {"macs": 0.5, "milliseconds": 0.8}}).budget
+    assert part.value(table) == prune.Milliseconds(fraction_kept=0.8, table=table, macs=0.5)
+    alone = PruneStep.model_validate({"step": "prune", "budget": {"milliseconds": 0.8}}).budget
+    assert alone.value(table) == prune.Milliseconds(fraction_kept=0.8, table=table)
+    with pytest.raises(ValueError, match="macs and milliseconds"):
+        PruneStep.model_validate({"step": "prune", "budget": {"params": 0.5, "milliseconds": 0.8}})
+
+
+@pytest.mark.parametrize(
+    ("given", "budget"),
+    [
+        ({"branches": 2}, prune.Branches(count=2)),
+        ({"macs": 0.5}, prune.Macs(fraction_kept=0.5)),
+        ({"params": 0.5}, prune.Params(fraction_kept=0.5)),
+    ],
+)
+def test_depth_has_one_of_three_budgets(given: dict[str, Any], budget: Any) -> None:
+    assert PruneDepthStep.model_validate({"step": "prune_depth", **given}).budget() == budget
+    with pytest.raises(ValueError, match="one of branches, macs, params"):
+        PruneDepthStep.model_validate({"step": "prune_depth"})
+    with pytest.raises(ValueError, match="one of branches, macs, params"):
+        PruneDepthStep.model_validate({"step": "prune_depth", "branches": 1, "macs": 0.5})
 
 
 def test_fields_that_do_not_fit_together_are_refused_before_any_work(tmp_path: Path) -> None:

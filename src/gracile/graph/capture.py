@@ -19,6 +19,8 @@ from torch.export.graph_signature import InputKind
 
 from gracile.errors import CaptureError
 
+from .dead import drop_dead
+
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in [^\n]+\n(?P<text>[^\n]*)')
 
 
@@ -96,6 +98,7 @@ def capture(model: nn.Module, inputs: tuple[Tensor, ...]) -> Captured:
                 found=f"{type(error).__name__}: {_first_lines(str(error))}",
                 do="Check the input shape; branches on tensor values must become torch.cond or go.",
             ) from error
+    drop_dead(program.graph)
     params: dict[str, str] = {}
     constants: dict[str, Tensor] = {}
     for spec in program.graph_signature.input_specs:

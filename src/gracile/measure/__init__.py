@@ -10,6 +10,7 @@ from .compare import difference_interval as difference_interval
 from .hardware import hardware as hardware
 from .hardware import usable_cores as usable_cores
 from .hardware import versions as versions
+from .layer_times import layer_times as layer_times
 from .predict import outputs as outputs
 from .predict import predictions as predictions
 from .runtimes import RUNTIMES as RUNTIMES

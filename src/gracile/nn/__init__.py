@@ -11,3 +11,4 @@ from .quantizers import ActivationQuantizer as ActivationQuantizer
 from .quantizers import QuantizedBias as QuantizedBias
 from .quantizers import QuantizedWeight as QuantizedWeight
 from .spatial_mean import SpatialMean as SpatialMean
+from .zero_branch import ZeroBranch as ZeroBranch

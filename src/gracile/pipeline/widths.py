@@ -7,7 +7,6 @@ than the whole one. What pays is measured on the runtime it is meant for, not as
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from gracile.prune import Criterion, Scene
 from gracile.prune.criterion import Scores
 from gracile.records import PrunePlan, Speed
 
+from .latency import available
 from .original import int8_file
 from .state import Bench, State
 from .steps.quantize import QuantizeStep
@@ -92,7 +92,7 @@ def choose(step: PruneStep, state: State, bench: Bench) -> tuple[PrunePlan, tupl
 def _timed(plans: dict[int, PrunePlan], step: PruneStep, state: State, bench: Bench) -> dict[int, Speed]:
     """Speed of each candidate, quantized to int8; accuracy plays no part, so nothing is refitted."""
     quick = QuantizeStep(activation_range="minmax", weight_range="minmax", rounding="nearest", calibration=16)
-    runtime = _runtime(step, bench)
+    runtime = available(step.measure_on, bench)
     with TemporaryDirectory(prefix="widths-", dir=bench.out) as folder:
         candidates: list[measure.Candidate] = []
         for multiple in (_WHOLE, *plans):
@@ -105,14 +105,6 @@ def _timed(plans: dict[int, PrunePlan], step: PruneStep, state: State, bench: Be
             candidates.append(measure.Candidate(name=str(multiple), runtime=runtime, model=path))
         speeds, _ = measure.bench(candidates, inputs=bench.images, batches=[step.measure_batch], runs=_RUNS)
     return {int(speed.model): speed for speed in speeds}
-
-
-def _runtime(step: PruneStep, bench: Bench) -> str:
-    """The runtime that the step names, or ONNX Runtime where that one is not installed."""
-    if step.measure_on == "openvino" and find_spec("openvino") is None:
-        bench.note("OpenVINO is not installed: widths are timed in ONNX Runtime.")
-        return "ort"
-    return step.measure_on
 
 
 def _row(multiple: int, speed: Speed | None, kept: float | None, chosen: bool, why: str) -> dict[str, Any]:

@@ -8,12 +8,16 @@ from .applying import apply as apply
 from .budgets import Budget as Budget
 from .budgets import Global as Global
 from .budgets import Macs as Macs
+from .budgets import Milliseconds as Milliseconds
 from .budgets import Params as Params
 from .budgets import PerLayer as PerLayer
 from .constants import Carried as Carried
 from .constants import carry_constants_ as carry_constants_
 from .criterion import Criterion as Criterion
 from .criterion import Scene as Scene
+from .depth import Branches as Branches
+from .depth import plan_branches as plan_branches
+from .depth import remove_branches as remove_branches
 from .l1 import L1 as L1
 from .l2 import L2 as L2
 from .names import BUDGETS as BUDGETS

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gracile.errors import BudgetError
+from gracile.errors import BadArgument, BudgetError
 from gracile.graph import Group, Provenance
 
-from .budgets import Budget, Global, Macs, Params, PerLayer
+from .budgets import Budget, Global, Macs, Milliseconds, Params, PerLayer
 from .criterion import Scores
+from .knapsack import Item, solve
 
 Removed = dict[str, tuple[int, ...]]
 
@@ -89,6 +90,8 @@ def allocate(
         counts = {q.name: q.at_most(int(budget.ratio * len(q.order) + 1e-9)) for q in queues}
     elif isinstance(budget, Global):
         counts = _globally(queues, budget)
+    elif isinstance(budget, Milliseconds):
+        counts = _by_time(provenance, queues, budget, marginal)
     else:
         counts = _by_cost(provenance, queues, budget, marginal)
     return _removed(queues, counts)
@@ -156,6 +159,50 @@ def _by_cost(
     prices = _prices(queues, none, cost, whole) if marginal else None
     counts = _bisect(queues, prices, cost, limit)
     return _put_back(queues, counts, prices, cost, limit)
+
+
+def _by_time(
+    provenance: Provenance, queues: list[Queue], budget: Milliseconds, marginal: bool
+) -> dict[str, int]:
+    """Least summed score among the measured widths, within the time and the multiply-adds."""
+    if not marginal:
+        raise BadArgument(
+            "criterion",
+            wanted="scores that add up between groups, for a budget in milliseconds",
+            found="scores that only rank within a group",
+            do="Choose reconstruction, or another criterion that says it is marginal.",
+        )
+    table = {group.name: dict(group.points) for group in budget.table.groups}
+    if missing := [q.name for q in queues if q.name not in table]:
+        raise BadArgument("table", wanted="every group that may shrink", found=f"none for {missing[0]}")
+
+    def cost(counts: Mapping[str, int]) -> int:
+        return provenance.cost(_removed(queues, counts)).macs
+
+    whole = cost({q.name: 0 for q in queues})
+    items = []
+    for q in queues:
+        counts = tuple(c for c in q.counts if len(q.order) - c in table[q.name])
+        errors = np.concatenate([[0.0], np.cumsum(q.scores)])
+        most = counts[-1]
+        slope = (whole - cost({o.name: most if o is q else 0 for o in queues})) / max(most, 1)
+        items.append(
+            Item(
+                name=q.name,
+                counts=counts,
+                errors=tuple(float(errors[c]) for c in counts),
+                times=tuple(table[q.name][len(q.order) - c] for c in counts),
+                saved=tuple(slope * c for c in counts),
+            )
+        )
+    others = sum(ms for name, points in table.items() if name not in {q.name for q in queues}
+                 for ms in [points[max(points)]])  # fmt: skip
+    return solve(
+        items,
+        time=budget.fraction_kept * budget.table.whole - budget.table.rest - others,
+        cost=cost,
+        limit=int(budget.macs * whole + 1e-6),
+    )
 
 
 def _prices(

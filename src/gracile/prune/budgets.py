@@ -1,10 +1,11 @@
-"""How much may stay: shares of channels, multiply-adds or parameters."""
+"""How much may stay: shares of channels, multiply-adds, parameters or measured time."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from gracile.errors import BadArgument
+from gracile.records import LatencyTable
 
 
 def _check_removed(ratio: float) -> None:
@@ -57,4 +58,25 @@ class Params:
         _check_kept(self.fraction_kept)
 
 
-Budget = PerLayer | Global | Macs | Params
+@dataclass(frozen=True, kw_only=True)
+class Milliseconds:
+    """Keep at most the share ``fraction_kept`` of the time that ``table`` measured, in ``(0, 1]``.
+
+    Widths are chosen among those measured. ``macs`` is a second bound, the share of multiply-adds to keep.
+    """
+
+    fraction_kept: float
+    table: LatencyTable
+    macs: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_kept(self.fraction_kept)
+        _check_kept(self.macs)
+
+    def __str__(self) -> str:
+        bound = "" if self.macs == 1 else f", macs={self.macs}"
+        where = f"{self.table.runtime} at batch {self.table.batch}"
+        return f"Milliseconds(fraction_kept={self.fraction_kept}{bound}, in {where})"
+
+
+Budget = PerLayer | Global | Macs | Params | Milliseconds

@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 
 from gracile.errors import CaptureError
-from gracile.graph import evaluating
+from gracile.graph import drop_dead, evaluating
 from gracile.nn import SpatialMean
 
 _IDLE = {
@@ -68,6 +68,7 @@ def lower(model: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModule:
     for parameter in module.parameters():
         parameter.requires_grad_(False)
     _remove_idle(module)
+    drop_dead(module.graph)
     _name_spatial_means(module)
     _flatten_linears(module)
     module.graph.eliminate_dead_code()

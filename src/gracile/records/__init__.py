@@ -1,5 +1,7 @@
 """Plans and results as plain frozen data: they print, compare, save as JSON and open without torch."""
 
+from .branch_plan import Branch as Branch
+from .branch_plan import BranchPlan as BranchPlan
 from .cost import Cost as Cost
 from .cost import LayerCost as LayerCost
 from .files import atomic_bytes as atomic_bytes
@@ -11,6 +13,8 @@ from .json import from_json as from_json
 from .json import from_plain as from_plain
 from .json import to_json as to_json
 from .json import to_plain as to_plain
+from .latency_table import GroupLatency as GroupLatency
+from .latency_table import LatencyTable as LatencyTable
 from .measurement import Accuracy as Accuracy
 from .measurement import Comparison as Comparison
 from .measurement import Ratio as Ratio

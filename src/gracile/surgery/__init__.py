@@ -1,6 +1,9 @@
 """Edits of a module tree: slices and attributes that carry out a removal, and proofs of them."""
 
 from .attributes import edits as edits
+from .branches import find_branches as find_branches
+from .branches import prove_removal as prove_removal
+from .branches import remove_branches_ as remove_branches_
 from .resolve import Resolution as Resolution
 from .resolve import probe as probe
 from .resolve import resolve as resolve

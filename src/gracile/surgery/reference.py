@@ -31,15 +31,16 @@ def run_reference(
     captured = provenance.captured
     if inputs[0].dtype != torch.float32 and _names_float32(captured.graph):
         captured = capture(model, inputs)  # its types were fixed when it was captured
-    held, fed = tensors_of(model), list(inputs)
-    dtype = inputs[0].dtype
-    arguments: list[Any] = []
-    for node in captured.graph.nodes:
-        if node.op == "placeholder":
-            arguments.append(_argument(captured, node, held, fed, dtype))
     graph = captured.program.graph_module
-    out = _Masked(graph, provenance, gone).run(*arguments)
+    out = _Masked(graph, provenance, gone).run(*arguments_of(captured, model, inputs))
     return out[-1] if isinstance(out, tuple) and len(out) == 1 else out
+
+
+def arguments_of(captured: Captured, model: nn.Module, inputs: tuple[Tensor, ...]) -> list[Any]:
+    """What the placeholders of a captured graph take: ``model``'s numbers, constants, and ``inputs``."""
+    held, fed = tensors_of(model), list(inputs)
+    places = [n for n in captured.graph.nodes if n.op == "placeholder"]
+    return [_argument(captured, node, held, fed, inputs[0].dtype) for node in places]
 
 
 def _names_float32(graph: fx.Graph) -> bool:

@@ -12,6 +12,7 @@ from ..schema import Step
 from .export import ExportStep as ExportStep
 from .fold import FoldStep as FoldStep
 from .prune import PruneStep as PruneStep
+from .prune_depth import PruneDepthStep as PruneDepthStep
 from .quantize import QuantizeStep as QuantizeStep
 from .train import TrainStep as TrainStep
 from .tune import TuneStep as TuneStep
@@ -19,6 +20,7 @@ from .tune import TuneStep as TuneStep
 STEPS: dict[str, type[Step]] = {
     "train": TrainStep,
     "prune": PruneStep,
+    "prune_depth": PruneDepthStep,
     "tune": TuneStep,
     "fold": FoldStep,
     "quantize": QuantizeStep,

@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     from torch import nn
 
     from gracile.prune import Budget, Criterion
+    from gracile.records import LatencyTable
 
     from ..state import Bench, Outcome, State
 
 
 class BudgetPart(Part):
-    """How much is kept or removed: exactly one of the fields."""
+    """How much is kept or removed: exactly one of the fields, or ``milliseconds``, alone or with ``macs``."""
 
     macs: float | None = Field(default=None, gt=0, lt=1)
     """Share of the multiply-adds to keep."""
@@ -30,19 +31,27 @@ class BudgetPart(Part):
     everywhere: float | None = Field(default=None, gt=0, lt=1)
     """Share of all channels to remove, the lowest scores of the whole model first."""
 
+    milliseconds: float | None = Field(default=None, gt=0, le=1)
+    """Share of the int8 model's time on ``measure_on`` to keep: each layer is timed at eighths of its width,
+    and widths are chosen among those."""
+
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
         given = [name for name, value in self if value is not None]
-        if len(given) != 1:
+        if len(given) != 1 and set(given) != {"macs", "milliseconds"}:
             raise ValueError(
-                f"one of macs, params, per_layer, everywhere (given: {', '.join(given) or 'none'})"
+                "one of macs, params, per_layer, everywhere, milliseconds, or macs and milliseconds "
+                f"(given: {', '.join(given) or 'none'})"
             )
         return self
 
-    def value(self) -> Budget:
-        """The budget as the library's own object."""
+    def value(self, table: LatencyTable | None = None) -> Budget:
+        """The budget as the library's own object; ``table`` for one in milliseconds."""
         from gracile import prune
 
+        if self.milliseconds is not None:
+            assert table is not None
+            return prune.Milliseconds(fraction_kept=self.milliseconds, table=table, macs=self.macs or 1.0)
         if self.macs is not None:
             return prune.Macs(fraction_kept=self.macs)
         if self.params is not None:
@@ -70,9 +79,9 @@ class PruneStep(Step):
     """Multiples to try: each is pruned under the same budget, quantized, exported and timed on
     ``measure_on``; the fastest is taken. Overrides ``round_to``."""
     measure_on: Literal["ort", "openvino"] = "ort"
-    """Runtime that ``choose_round_to`` times."""
+    """Runtime that ``choose_round_to`` and a budget in milliseconds time."""
     measure_batch: int = Field(default=32, ge=1)
-    """Batch size that ``choose_round_to`` times."""
+    """Batch size that ``choose_round_to`` and a budget in milliseconds time."""
     calibration: int = Field(default=512, ge=1)
     """Unlabelled training images for reconstruction and batch-norm statistics."""
     carry_constants: bool = True
@@ -90,10 +99,14 @@ class PruneStep(Step):
         from ..widths import choose
 
         images = bench.calibration(self.calibration)
-        if self.choose_round_to:
+        widths: tuple[dict[str, Any], ...] = ()
+        table = None
+        if self.budget.milliseconds is not None:
+            plan, table = self.plan_in_time(state, bench)
+        elif self.choose_round_to:
             plan, widths = choose(self, state, bench)
         else:
-            plan, widths = self.plan(state, bench), ()
+            plan = self.plan(state, bench)
         bench.tick("proofs", 1, 3)
         proofs = surgery.verify(state.model, bench.inputs, plan, seed=bench.seed)
         surgery.require(proofs)
@@ -114,7 +127,11 @@ class PruneStep(Step):
             summary=f"{plan.criterion}, multiply-adds {count_text(plan.macs_before)} -> "
             f"{count_text(plan.macs_after)}, parameters {count_text(plan.params_before)} -> "
             f"{count_text(plan.params_after)}",
-            detail={"widths": list(widths), "images": len(images)},
+            detail={
+                "widths": list(widths),
+                "images": len(images),
+                "latency": None if table is None else to_plain(table),
+            },
             skips=plan.skipped,
             proofs=proofs,
         )
@@ -125,17 +142,37 @@ class PruneStep(Step):
 
         return prune.CRITERIA[self.criterion]()
 
+    def plan_in_time(self, state: State, bench: Bench) -> tuple[PrunePlan, LatencyTable]:
+        """Measure what widths cost, and choose among them."""
+        from ..latency import width_times
+        from ..widths import Remembered
+
+        criterion = Remembered(self.scorer())
+        table = width_times(
+            state,
+            bench,
+            lambda budget: self.plan(state, bench, 1, criterion, budget),
+            runtime=self.measure_on,
+            batch=self.measure_batch,
+        )
+        return self.plan(state, bench, None, criterion, self.budget.value(table)), table
+
     def plan(
-        self, state: State, bench: Bench, round_to: int | None = None, criterion: Criterion | None = None
+        self,
+        state: State,
+        bench: Bench,
+        round_to: int | None = None,
+        criterion: Criterion | None = None,
+        budget: Budget | None = None,
     ) -> PrunePlan:
-        """Which channels stay; ``round_to`` and ``criterion`` replace what the recipe says."""
+        """Which channels stay; the arguments replace what the recipe says."""
         from gracile import prune
 
         return prune.plan(
             state.model,
             bench.inputs,
             criterion=criterion or self.scorer(),
-            budget=self.budget.value(),
+            budget=budget or self.budget.value(),
             leave=self.leave,
             round_to=round_to or self.round_to,
             calibration=bench.calibration(self.calibration),

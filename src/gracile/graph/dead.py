@@ -1,0 +1,74 @@
+"""Operations that change nothing: sums with zeros, and a ReLU of a ReLU.
+
+They are left behind where a residual branch was removed: ``relu(x + 0)`` with ``x`` from a ReLU is ``x``.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, fx
+
+from .rules import bound, packet
+
+_PASS_ON = {
+    "mul", "view", "reshape", "permute", "transpose", "expand", "clone", "contiguous", "dropout", "relu",
+    "alias", "detach", "flatten", "unsqueeze", "squeeze", "neg",
+}  # fmt: skip
+_MAKE = {"new_zeros", "zeros", "zeros_like"}
+
+
+def drop_dead(graph: fx.Graph) -> int:
+    """Take out sums with zeros and repeated ReLUs, in place.
+
+    Returns:
+        How many operations went.
+
+    Example:
+        >>> import torch
+        >>> from gracile.graph import capture
+        >>> class Net(torch.nn.Module):
+        ...     def forward(self, x):
+        ...         x = x.relu()
+        ...         return (x + x.new_zeros(1, 1)).relu()
+        >>> graph = capture(Net(), (torch.ones(2, 3),)).program.module().graph
+        >>> drop_dead(graph)
+        2
+        >>> [n.name for n in graph.nodes if n.op == "call_function"]
+        ['relu']
+    """
+    zeros: set[fx.Node] = set()
+    gone = 0
+    for node in [n for n in graph.nodes if n.op == "call_function"]:
+        source = None
+        if _is_zero(node, zeros):
+            zeros.add(node)
+        elif packet(node) == "add":
+            source = _other(node, zeros)
+        elif packet(node) == "relu" and packet(node.all_input_nodes[0]) == "relu":
+            source = node.all_input_nodes[0]
+        if source is not None:
+            node.replace_all_uses_with(source)
+            graph.erase_node(node)
+            gone += 1
+    if gone:
+        graph.eliminate_dead_code()
+    return gone
+
+
+def _is_zero(node: fx.Node, zeros: set[fx.Node]) -> bool:
+    if packet(node) in _MAKE:
+        return True
+    sources = node.all_input_nodes
+    if packet(node) not in _PASS_ON or not sources:
+        return False
+    return any(s in zeros for s in sources) if packet(node) == "mul" else sources[0] in zeros
+
+
+def _other(node: fx.Node, zeros: set[fx.Node]) -> fx.Node | None:
+    """The summand that a sum with zeros equals, shape and type included."""
+    operands = [bound(node)["self"], bound(node)["other"]]
+    for zero, other in (operands, operands[::-1]):
+        if isinstance(zero, fx.Node) and zero in zeros and isinstance(other, fx.Node):
+            was, now = node.meta.get("val"), other.meta.get("val")
+            if isinstance(was, Tensor) and isinstance(now, Tensor):
+                return other if was.shape == now.shape and was.dtype == now.dtype else None
+    return None

@@ -1,0 +1,201 @@
+"""Depth pruning: whole residual branches go, so that layers and not only channels become fewer.
+
+Source: Veit, Wilber and Belongie, "Residual networks behave like ensembles of relatively shallow networks",
+NIPS 2016, arXiv 1605.06431, section 4.1: a residual network hardly notices that one of its branches is gone.
+Which ones go is chosen as backward elimination, by how far the outputs move on calibration images.
+
+A narrow layer often costs a runtime nearly as much time as a wide one; a layer that is gone costs nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gracile import surgery
+from gracile.errors import BadArgument, BudgetError
+from gracile.graph import cost, evaluating
+from gracile.observe.batchnorm import reestimate_
+from gracile.records import Branch, BranchPlan
+
+from .budgets import Macs, Params
+from .criterion import check_finite
+from .walk import Batch, Calibration, chunks
+
+BATCH = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class Branches:
+    """Remove ``count`` residual branches.
+
+    Raises:
+        BadArgument: ``count`` is below 1.
+    """
+
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise BadArgument("count", wanted="at least 1", found=f"count={self.count}")
+
+
+def plan_branches(
+    model: nn.Module,
+    inputs: tuple[Tensor, ...],
+    *,
+    budget: Branches | Macs | Params,
+    calibration: Calibration,
+    cost_of: Callable[[Branch], float] | None = None,
+    on_try: Callable[[int, int], None] | None = None,
+) -> BranchPlan:
+    """Choose the residual branches that go; the model is left as it was.
+
+    Round by round the branch goes that moves the outputs least for what it costs: with outputs ``p`` of the
+    whole model and ``q`` without the branch (and those that went before), the divergence is the mean over
+    images of ``sum_c p_c log(p_c / q_c)`` in nats, with ``p`` and ``q`` the softmax of outputs
+    ``(batch, classes)``; for other outputs it is ``|q - p|^2 / |p|^2``. Its rise is divided by the branch's
+    multiply-adds, or by ``cost_of``.
+
+    Args:
+        model: Any model that ``torch.export`` captures.
+        inputs: Example inputs; one image, so that costs are those of one image.
+        budget: How many branches go, or what share of multiply-adds or parameters may stay.
+        calibration: Unlabelled inputs, a few hundred.
+        cost_of: What a branch costs, such as milliseconds measured; multiply-adds where not given.
+        on_try: Told how many of how many trials are done, for a progress bar.
+
+    Raises:
+        BudgetError: There are not so many branches, or they do not cost so much.
+        CaptureError: The model cannot be captured.
+        NonFiniteError: Weights hold NaN or infinity.
+
+    Example:
+        >>> from gracile.testing import net
+        >>> model, inputs = net("residual")
+        >>> chosen = plan_branches(model, inputs, budget=Branches(count=1),
+        ...                        calibration=torch.randn(8, 3, 8, 8))
+        >>> len(chosen.removed), len(chosen.kept)
+        (1, 1)
+    """
+    check_finite(model)
+    found, skipped = surgery.find_branches(model, inputs)
+    whole = cost(model, inputs)
+    prices = {b.name: float(b.macs) if cost_of is None else cost_of(b) for b in found}
+    need = _Need(budget, whole.macs, whole.params)
+    need.check(found)
+    batches = chunks(calibration, BATCH)
+    reference = [_outputs(model, batch) for batch in batches]
+    left, gone, moved = list(found), list[Branch](), list[float]()
+    tries = sum(len(found) - i for i in range(need.rounds(found)))
+    tried = 0
+    while not need.met(gone):
+        rises: dict[str, float] = {}
+        for branch in left:
+            rises[branch.name] = _divergence(model, [*gone, branch], batches, reference)
+            tried += 1
+            if on_try is not None:
+                on_try(tried, max(tries, tried))
+        before = moved[-1] if moved else 0.0
+        # a branch whose loss helps is the best whatever it costs, hence no division of a fall
+        best = min(left, key=lambda b: _price(rises[b.name] - before, prices[b.name]))
+        left.remove(best)
+        gone.append(best)
+        moved.append(rises[best.name])
+    return BranchPlan(
+        removed=tuple(gone),
+        kept=tuple(b.name for b in left),
+        divergence=tuple(moved),
+        skipped=skipped,
+        budget=str(budget),
+        macs_before=whole.macs,
+        macs_after=whole.macs - sum(b.macs for b in gone),
+        params_before=whole.params,
+        params_after=whole.params - sum(b.params for b in gone),
+    )
+
+
+def remove_branches(
+    model: nn.Module, plan: BranchPlan, *, calibration: Calibration | None = None
+) -> nn.Module:
+    """Return a copy of ``model`` without the branches of ``plan``.
+
+    Args:
+        model: The model; left as it was.
+        plan: From :func:`plan_branches`.
+        calibration: Unlabelled inputs to estimate batch-norm statistics with.
+
+    Raises:
+        BadArgument: The plan was made for another model.
+    """
+    small = surgery.remove_branches_(copy.deepcopy(model), plan.removed)
+    if calibration is not None and plan.removed:
+        reestimate_(small, chunks(calibration, BATCH))
+    return small
+
+
+@dataclass(frozen=True)
+class _Need:
+    """When enough is gone."""
+
+    budget: Branches | Macs | Params
+    macs: int
+    params: int
+
+    def met(self, gone: list[Branch]) -> bool:
+        if isinstance(self.budget, Branches):
+            return len(gone) >= self.budget.count
+        if isinstance(self.budget, Macs):
+            return self.macs - sum(b.macs for b in gone) <= self.budget.fraction_kept * self.macs
+        return self.params - sum(b.params for b in gone) <= self.budget.fraction_kept * self.params
+
+    def rounds(self, found: tuple[Branch, ...]) -> int:
+        """About how many branches go, for the progress bar."""
+        if isinstance(self.budget, Branches):
+            return self.budget.count
+        share = 1 - self.budget.fraction_kept
+        of = [b.macs / self.macs if isinstance(self.budget, Macs) else b.params / self.params for b in found]
+        return min(len(found), math.ceil(share / max(sum(of) / max(len(of), 1), 1e-12)))
+
+    def check(self, found: tuple[Branch, ...]) -> None:
+        """Refuse what not even the loss of every branch reaches."""
+        if self.met(list(found)):
+            return
+        macs = 1 - sum(b.macs for b in found) / max(self.macs, 1)
+        raise BudgetError(
+            "budget",
+            wanted=str(self.budget),
+            found=f"{len(found)} residual branches that can go, {macs:.4f} of the multiply-adds without them",
+            do="Ask for less, or prune channels.",
+        )
+
+
+def _price(rise: float, cost: float) -> float:
+    return rise / max(cost, 1e-30) if rise > 0 else rise
+
+
+def _outputs(model: nn.Module, batch: Batch) -> Tensor:
+    with evaluating(model), torch.no_grad():
+        outputs: Tensor = model(*batch)
+    return outputs.float()
+
+
+def _divergence(
+    model: nn.Module, gone: list[Branch], batches: tuple[Batch, ...], reference: list[Tensor]
+) -> float:
+    small = surgery.remove_branches_(copy.deepcopy(model), gone)
+    apart = [_apart(wanted, _outputs(small, batch)) for wanted, batch in zip(reference, batches, strict=True)]
+    return sum(apart) / len(apart)
+
+
+def _apart(wanted: Tensor, found: Tensor) -> float:
+    if wanted.dim() == 2:
+        p, q = F.log_softmax(wanted, 1), F.log_softmax(found, 1)
+        return float(F.kl_div(q, p, reduction="batchmean", log_target=True))
+    return float((found - wanted).square().sum() / wanted.square().sum().clamp_min(1e-30))
