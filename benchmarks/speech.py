@@ -1,9 +1,9 @@
 """Pruning for speech: SAD by channels, LID by single weights and by channels, and what a processor gains.
 
-Both networks are trained here (seed given) on the training part, pruned with L1, the same share of every layer
-behind the first and before the last (``--every-layer``: of every layer), and tuned for one epoch at least, as
-the documents do. Nothing is chosen on test examples. LID has one speaker a language: its accuracy compares
-networks and says nothing about languages.
+Both networks are trained here (seed given) on the training part, pruned with L1, the same share of every
+layer behind the first and before the last (``--every-layer``: of every layer), and tuned for one epoch at
+least, as the documents do. Nothing is chosen on test examples. LID has one speaker a language: its accuracy
+compares networks and says nothing about languages.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CELLS = (("sad", "channels", 0.8), ("lid", "elements", 0.95), ("lid", "channels"
 
 
 class KeepZero(tune.Hook):
-    """Hold the weights of a mask at zero: a stand-in until ``prune.mask_plan`` and ``prune.Masks`` are there."""
+    """Hold masked weights at zero: a stand-in until ``prune.mask_plan`` and ``prune.Masks`` are there."""
 
     def __init__(self, masks: Mapping[str, Tensor]) -> None:
         self.masks = masks

@@ -50,7 +50,8 @@ def curve(name: str, trunk: bool) -> list[dict[str, Any]]:
     """One entry per sparsity: the whole network, and the layers that the documents treat.
 
     ``one_side_formula`` is the documents' share for a block with its trunk whole, with the integer parts that
-    they leave out: of 16 channels 80 % are 12. Treated are all convolutions that lose outputs or inputs, the first and the last layer apart.
+    they leave out: of 16 channels 80 % are 12. Treated are all convolutions that lose outputs or inputs, the
+    first and the last layer apart.
     """
     shape = zoo.input_shape(f"gracile:{name}") or ()
     model = zoo.load_model(f"gracile:{name}")

@@ -1,9 +1,9 @@
 """Speed by measurement: examples a second against channel sparsity and batch, with 95 % intervals.
 
-Every network is thinned by whole channels (L1, the same share of every group; the trunk of a residual network
-stays whole) and timed beside its original, taking turns. On a GPU, when torch sees one, also: batches one at a
-time with a wait after each (synchronous), batches queued (asynchronous), and CUDA events around the transfers
-and around the kernels. Weights are random: speed does not depend on them.
+Every network is thinned by whole channels (L1, the same share of every group; the trunk of a residual
+network stays whole) and timed beside its original, taking turns. On a GPU, when torch sees one, also: batches
+one at a time with a wait after each (synchronous), batches queued (asynchronous), and CUDA events around the
+transfers and around the kernels. Weights are random: speed does not depend on them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -168,12 +169,11 @@ def run(arguments: argparse.Namespace) -> tuple[list[Row], list[dict[str, Any]]]
     for name in arguments.nets.split(","):
         for batch in arguments.batches or BATCHES[name]:
             for runtime in arguments.runtimes.split(","):
-                entries.append(cells.get(f"{name} cpu {runtime} {batch}",
-                                         lambda n=name, r=runtime, b=batch: on_cpu(n, r, b, arguments)))  # fmt: skip
+                cell = partial(on_cpu, name, runtime, batch, arguments)
+                entries.append(cells.get(f"{name} cpu {runtime} {batch}", cell))
             if torch.cuda.is_available():
-                device = torch.cuda.get_device_name()
-                entries.append(cells.get(f"{name} {device} {batch}",
-                                         lambda n=name, b=batch: on_gpu(n, b, arguments)))  # fmt: skip
+                cell = partial(on_gpu, name, batch, arguments)
+                entries.append(cells.get(f"{name} {torch.cuda.get_device_name()} {batch}", cell))
     show(entries)
     if arguments.figure:
         drawn = [e for e in entries if e["device"] == "cpu" and e["runtime"] == "ort"] or entries
