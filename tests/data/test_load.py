@@ -26,12 +26,15 @@ def pictures(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("digit", r"wanted digits, mnist, cifar10, images:FOLDER .*found 'digit'\. Did you mean digits\?"),
+        (
+            "digit",
+            r"wanted digits, .*images:FOLDER, audio:FOLDER .*found 'digit'\. Did you mean digits\?",
+        ),
         ("cifar-10", r"Did you mean cifar10\?"),
         ("image:photos", r"Did you mean images\?"),
         ("images:", r"Name a folder: images:FOLDER\."),
         ("images", r"Name a folder: images:FOLDER\."),
-        ("something", "Choose from digits, mnist, cifar10"),
+        ("something", "Choose from digits, mnist, fashion-mnist, cifar10, speech:sad"),
     ],
 )
 def test_unknown(spec: str, message: str) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gzip
 import struct
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from gracile.data import load_data, mnist
+from gracile.data import fashion_mnist, load_data, mnist
 from gracile.data.mnist import read_idx
 from gracile.errors import DataError
 
@@ -95,3 +96,29 @@ def test_read_idx_keeps_every_value(tmp_path: Path) -> None:
     values = torch.randint(0, 256, (3, 4, 5))
     (tmp_path / "a.gz").write_bytes(gzip.compress(idx(values)))
     assert torch.equal(read_idx(tmp_path / "a.gz").long(), values)
+
+
+@pytest.mark.parametrize("gzipped", [True, False])
+def test_fashion_mnist_with_and_without_gzip(root: Path, gzipped: bool) -> None:
+    (root / "mnist").rename(root / "fashion-mnist")
+    if not gzipped:
+        for path in list((root / "fashion-mnist").iterdir()):
+            path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
+            path.unlink()
+    data = load_data("fashion-mnist", root, mean=(0.0,), std=(1.0,))
+    assert (data.name, len(data.train), len(data.test), data.classes) == ("fashion-mnist", 6, 3, 10)
+    torch.testing.assert_close(data.train[5][0], torch.full((1, 28, 28), 5 / 255))
+
+
+def test_fashion_mnist_from_the_package_of_the_system(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["gracile.data.mnist"], "_DEBIAN", root / "mnist")
+    assert len(fashion_mnist().train) == 6
+    (root / "fashion-mnist").mkdir()
+    with pytest.raises(DataError, match=r"fashion-mnist/train-images-idx3-ubyte\.gz: wanted a whole gzipped"):
+        fashion_mnist(root)
+
+
+def test_an_absent_plain_file_is_asked_for_by_its_usual_name(root: Path) -> None:
+    (root / "mnist" / "train-labels-idx1-ubyte.gz").rename(root / "mnist" / "train-labels-idx1-ubyte")
+    with pytest.raises(DataError, match="wanted an idx file of unsigned bytes, found the start 1f8b"):
+        mnist(root)

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gracile.pipeline import STEPS, parse_recipe
+from gracile.data import DATA
+from gracile.pipeline import STEPS, load_recipe, parse_recipe
+from gracile.zoo import MODELS
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guide" / "recipes.md"
 BLOCKS = re.findall(r"```yaml\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
@@ -34,3 +36,16 @@ def test_fields_named_in_the_table_exist() -> None:
         if kind in STEPS:
             named = set(re.findall(r"`(\w+)`", fields)) - set(STEPS)
             assert named <= set(STEPS[kind].model_fields), kind
+
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_the_recipes_of_the_project_are_recipes(path: Path) -> None:
+    recipe = load_recipe(path)
+    assert recipe.name == path.stem
+    source, _, name = recipe.model.spec.partition(":")
+    assert source != "gracile" or name in MODELS
+    assert recipe.data.spec in DATA or recipe.data.spec.startswith("images:")
+    assert f"gracile compress recipes/{path.name}" in path.read_text(encoding="utf-8")

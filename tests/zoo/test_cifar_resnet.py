@@ -16,9 +16,11 @@ from gracile.zoo import (
     PadShortcut,
     read_weights,
     resnet20,
+    resnet20b,
     resnet32,
     resnet44,
     resnet56,
+    resnet56b,
     resnet110,
 )
 
@@ -35,6 +37,8 @@ def parameters(model: nn.Module) -> int:
         (resnet44, 658_586),
         (resnet56, 853_018),
         (resnet110, 1_727_962),
+        (resnet20b, 269_722 + 16 * 32 + 64 + 32 * 64 + 128),
+        (resnet56b, 853_018 + 16 * 32 + 64 + 32 * 64 + 128),
     ],
 )
 def test_parameter_counts(build: Callable[[], nn.Module], count: int) -> None:
@@ -62,6 +66,23 @@ def test_a_block_with_silent_convolutions_is_its_shortcut() -> None:
     nn.init.zeros_(block.conv2.weight)
     x = torch.rand(1, 4, 6, 6)
     assert torch.equal(block(x)[:, 2:6], x[:, :, ::2, ::2])
+
+
+def test_option_b_projects_where_the_shape_changes_and_nowhere_else() -> None:
+    model = resnet20b().eval()
+    kinds = [type(block.shortcut) for stage in (model.layer1, model.layer2, model.layer3) for block in stage]
+    projected = [i for i, kind in enumerate(kinds) if kind is nn.Sequential]
+    assert projected == [3, 6]
+    block = model.layer2[0]
+    nn.init.zeros_(block.conv2.weight)
+    x = torch.rand(1, 16, 6, 6)
+    by_hand = nn.functional.conv2d(x, block.shortcut[0].weight, stride=2) / (1 + block.bn2.eps) ** 0.5
+    torch.testing.assert_close(block(x), by_hand.relu())
+
+
+def test_unknown_option() -> None:
+    with pytest.raises(BadArgument, match="option: wanted A or B, found option='C'"):
+        CifarResNet(20, option="C")
 
 
 def test_keys_and_shapes_of_published_weights(data_root: Path) -> None:

@@ -15,13 +15,15 @@ from gracile.zoo import example_inputs, input_shape, load_model
         ("gracile:resnet20", (3, 32, 32)),
         ("gracile:lenet", (1, 28, 28)),
         ("gracile:demo_net", (1, 8, 8)),
+        ("gracile:sad", (13, 41)),
+        ("gracile:wrn28_10", (3, 32, 32)),
         ("torchvision:resnet18", (3, 224, 224)),
         ("torchvision:inception_v3", (3, 299, 299)),
         ("mine.py:build", None),
         ("gracile:nothing", None),
     ],
 )
-def test_by_specification(spec: str, shape: tuple[int, int, int] | None) -> None:
+def test_by_specification(spec: str, shape: tuple[int, ...] | None) -> None:
     assert input_shape(spec) == shape
 
 

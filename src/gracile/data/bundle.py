@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from gracile.errors import BadArgument, DataError, NonFiniteError
-from gracile.observe import Batches, as_batches
+from gracile.observe import Batches, as_batches, holdout_indices
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -22,7 +22,7 @@ class DataBundle:
         train: Examples to train and calibrate on; a plain torch dataset of ``(tensor, int)`` is wrapped.
         test: Examples for the last word.
         classes: Number of classes, at least 2.
-        input_shape: Channels, height and width of a prepared image.
+        input_shape: Channels, height and width of a prepared image; features and frames of a prepared sound.
         mean: Subtracted from each channel, on the scale where the brightest pixel is 1.
         std: Divided by.
 
@@ -40,7 +40,7 @@ class DataBundle:
     train: Batches
     test: Batches
     classes: int
-    input_shape: tuple[int, int, int]
+    input_shape: tuple[int, ...]
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
 
@@ -91,7 +91,8 @@ class DataBundle:
         """Split the training part at random: what to train on, and what to choose by.
 
         Args:
-            fraction: Share held out, between 0 and 1; both parts get at least one example.
+            fraction: Share held out, between 0 and 1; both parts get at least one example. What belongs
+                together, such as the windows of one clip, stays together.
             seed: The same seed gives the same parts.
 
         Raises:
@@ -104,9 +105,8 @@ class DataBundle:
                 wanted="a fraction between 0 and 1 of at least 2 examples",
                 found=f"{fraction=} of {count}",
             )
-        held = min(max(round(fraction * count), 1), count - 1)
-        order = self._shuffled(seed)
-        return self.train.subset(order[held:].sort().values), self.train.subset(order[:held].sort().values)
+        rest, held = holdout_indices(self.train, fraction, seed)
+        return self.train.subset(rest), self.train.subset(held)
 
     def _shuffled(self, seed: int) -> Tensor:
         return torch.randperm(len(self.train), generator=torch.Generator().manual_seed(seed))

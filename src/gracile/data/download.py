@@ -10,8 +10,8 @@ from torch import Tensor
 
 from gracile.errors import DataError, import_extra
 
-_CLASSES = {"cifar10": "CIFAR10", "mnist": "MNIST"}
-_FOLDERS = {"cifar10": "cifar-10-batches-py", "mnist": "MNIST"}
+_CLASSES = {"cifar10": "CIFAR10", "mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
+_FOLDERS = {"cifar10": "cifar-10-batches-py", "mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
 _log = logging.getLogger("gracile.data")
 
 Part = tuple[Tensor, Tensor]
@@ -19,10 +19,11 @@ Part = tuple[Tensor, Tensor]
 
 
 def original(name: str, root: Path | None) -> tuple[Part, Part]:
-    """Training and test part of ``cifar10`` or ``mnist`` from torchvision's copy, downloaded if need be.
+    """Training and test part from torchvision's copy, downloaded if need be.
 
     A copy that torchvision left in ``root`` is used; otherwise the download goes to ``~/.cache/gracile``.
-    torchvision checks the files' MD5 before it reads them.
+    torchvision checks the files' MD5 before it reads them. ``name`` is ``cifar10``, ``mnist`` or
+    ``fashion-mnist``.
 
     Raises:
         MissingExtra: torchvision is not installed.

@@ -12,20 +12,31 @@ from typing import Any
 from gracile.errors import DataError, did_you_mean
 from gracile.records import is_user_code, user_function
 
+from .audio_folder import audio_folder
 from .bundle import DataBundle
 from .cifar10 import cifar10
 from .digits import digits
 from .folder import image_folder
-from .mnist import mnist
+from .mnist import fashion_mnist, mnist
+from .speech import speech_lid, speech_sad
 
-DATA: dict[str, Callable[..., DataBundle]] = {"digits": digits, "mnist": mnist, "cifar10": cifar10}
+DATA: dict[str, Callable[..., DataBundle]] = {
+    "digits": digits,
+    "mnist": mnist,
+    "fashion-mnist": fashion_mnist,
+    "cifar10": cifar10,
+    "speech:sad": speech_sad,
+    "speech:lid": speech_lid,
+}
+_FOLDERS: dict[str, Callable[..., DataBundle]] = {"images": image_folder, "audio": audio_folder}
 
 
 def load_data(spec: str, root: Path | str | None = None, **options: Any) -> DataBundle:
     """Load a data set.
 
     Args:
-        spec: ``digits``, ``mnist``, ``cifar10``, ``images:FOLDER`` (see :func:`image_folder`), or
+        spec: ``digits``, ``mnist``, ``fashion-mnist``, ``cifar10``, ``speech:sad``, ``speech:lid``,
+            ``images:FOLDER`` (see :func:`image_folder`), ``audio:FOLDER`` (see :func:`audio_folder`), or
             ``path/to/file.py:function``, whose function returns a :class:`DataBundle` and is given
             ``root`` if it takes it.
         root: Folder that holds the data; the environment variable ``GRACILE_DATA`` where not given.
@@ -34,7 +45,8 @@ def load_data(spec: str, root: Path | str | None = None, **options: Any) -> Data
     Raises:
         DataError: Unknown name or option, absent or damaged files.
         BadArgument: An option is out of range.
-        MissingExtra: A download needs torchvision, which is not installed.
+        MissingExtra: A download needs torchvision, or sound needs soundfile and kaldi-native-fbank, which is
+            not installed.
 
     Example:
         >>> load_data("digits").classes
@@ -89,11 +101,11 @@ def _loader(spec: str, root: Path | None) -> Callable[..., Any]:
         function = DATA[spec]
         return partial(function, root) if "root" in inspect.signature(function).parameters else function
     kind, _, folder = spec.partition(":")
-    if kind == "images" and folder:
-        return partial(image_folder, (root or Path()) / Path(folder).expanduser())
+    if kind in _FOLDERS and folder:
+        return partial(_FOLDERS[kind], (root or Path()) / Path(folder).expanduser())
     raise DataError(
         spec,
-        wanted=f"{', '.join(DATA)}, images:FOLDER or file.py:function",
+        wanted=f"{', '.join(DATA)}, {', '.join(f'{name}:FOLDER' for name in _FOLDERS)} or file.py:function",
         found=repr(spec),
-        do=did_you_mean(kind, [*DATA, "images"]) if kind != "images" else "Name a folder: images:FOLDER.",
+        do=f"Name a folder: {kind}:FOLDER." if kind in _FOLDERS else did_you_mean(spec, [*DATA, *_FOLDERS]),
     )

@@ -1,8 +1,9 @@
-"""MNIST from its gzipped idx files.
+"""MNIST and Fashion-MNIST from their idx files.
 
 Source: LeCun, Cortes and Burges, "The MNIST database of handwritten digits" (1998), which also describes the
 idx format: two zero bytes, a type, the number of axes, the axes' lengths as big-endian 32-bit integers, then
-the values.
+the values. Xiao, Rasul and Vollgraf, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning
+Algorithms", arXiv:1708.07747 (2017), in the same files.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from .download import original
 from .tensor_data import TensorData
 
 _BYTES = 8  # the idx type code of unsigned bytes
+_DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 
 
 def mnist(
@@ -34,16 +36,44 @@ def mnist(
     Raises:
         DataError: A file is absent, truncated or of another format, or images and labels differ in number.
     """
-    folder = root / "mnist" if root is not None else None
-    if folder is not None and folder.is_dir():
-        parts = [_part(folder, name) for name in ("train", "t10k")]
+    return _bundle("mnist", [root / "mnist"] if root is not None else [], root, mean, std, flip=False)
+
+
+def fashion_mnist(
+    root: Path | None = None, *, mean: Sequence[float] = (0.2860,), std: Sequence[float] = (0.3530,)
+) -> DataBundle:
+    """Fashion-MNIST from ``root/fashion-mnist``, else from Debian's package, else downloaded.
+
+    The files are named as MNIST's, with ``.gz`` or without; Debian's package ``dataset-fashion-mnist`` puts
+    them into ``/usr/share/datasets/fashion-mnist``. Augmentation mirrors: clothes have no left and right.
+
+    Raises:
+        DataError: A file is absent, truncated or of another format, or images and labels differ in number.
+    """
+    folders = [root / "fashion-mnist", _DEBIAN] if root is not None else [_DEBIAN]
+    return _bundle("fashion-mnist", folders, root, mean, std, flip=True)
+
+
+def _bundle(
+    name: str,
+    folders: Sequence[Path],
+    root: Path | None,
+    mean: Sequence[float],
+    std: Sequence[float],
+    *,
+    flip: bool,
+) -> DataBundle:
+    """The first of ``folders`` that exists, or the download."""
+    folder = next((path for path in folders if path.is_dir()), None)
+    if folder is not None:
+        parts = [_part(folder, part) for part in ("train", "t10k")]
     else:
-        parts = list(original("mnist", root))
+        parts = list(original(name, root))
     train, test = (
-        TensorData(images, labels, mean=mean, std=std, padding=2, flip=False) for images, labels in parts
+        TensorData(images, labels, mean=mean, std=std, padding=2, flip=flip) for images, labels in parts
     )
     return DataBundle(
-        name="mnist",
+        name=name,
         train=train,
         test=test,
         classes=10,
@@ -54,7 +84,7 @@ def mnist(
 
 
 def read_idx(path: Path) -> Tensor:
-    """Read a gzipped idx file of unsigned bytes.
+    """Read an idx file of unsigned bytes; gzipped when its name ends in ``.gz``.
 
     Raises:
         DataError: The file is absent, truncated, or holds something else.
@@ -66,11 +96,13 @@ def read_idx(path: Path) -> Tensor:
         >>> read_idx(file)
         tensor([7, 8, 9], dtype=torch.uint8)
     """
+    kind = "gzipped idx" if path.suffix == ".gz" else "idx"
     try:
-        content = gzip.decompress(path.read_bytes())
+        content = path.read_bytes()
+        content = gzip.decompress(content) if path.suffix == ".gz" else content
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(
-            str(path), wanted="a whole gzipped idx file", found=str(error), do="Copy or download it again."
+            str(path), wanted=f"a whole {kind} file", found=str(error), do="Copy or download it again."
         ) from error
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] != _BYTES:
         raise DataError(
@@ -92,8 +124,10 @@ def read_idx(path: Path) -> Tensor:
 
 
 def _part(folder: Path, name: str) -> tuple[Tensor, Tensor]:
-    images = read_idx(folder / f"{name}-images-idx3-ubyte.gz")
-    labels = read_idx(folder / f"{name}-labels-idx1-ubyte.gz")
+    images, labels = (
+        read_idx(plain if (plain := folder / f"{name}-{rest}-ubyte").is_file() else Path(f"{plain}.gz"))
+        for rest in ("images-idx3", "labels-idx1")
+    )
     if images.dim() != 3 or labels.dim() != 1 or len(images) != len(labels):
         raise DataError(
             f"{folder}: {name}",

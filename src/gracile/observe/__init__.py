@@ -5,5 +5,6 @@ from .batches import Batches as Batches
 from .batches import DatasetBatches as DatasetBatches
 from .batches import as_batches as as_batches
 from .batches import batch_order as batch_order
+from .batches import holdout_indices as holdout_indices
 from .modes import evaluating as evaluating
 from .ranges import Histogram as Histogram

@@ -87,6 +87,44 @@ def batch_order(
         yield order[start : start + batch_size]
 
 
+def holdout_indices(data: Batches, share: float, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Draw a held-out part: indices of the rest and of the part, both ascending.
+
+    Data whose examples belong together say so by an attribute ``groups``, ``(n,)`` integers: examples of one
+    group land on one side, and groups are drawn until the share is reached. Without it every example is on
+    its own.
+
+    Args:
+        data: At least two examples, of two groups at least where there are groups.
+        share: Between 0 and 1; both sides get at least one example.
+        seed: Same seed, same parts.
+
+    Raises:
+        BadArgument: The share is out of range, or there is nothing to split.
+
+    Example:
+        >>> [part.tolist() for part in holdout_indices(DatasetBatches([(torch.zeros(1), 0)] * 5), 0.4)]
+        [[0, 1, 3], [2, 4]]
+    """
+    groups = getattr(data, "groups", None)
+    units = len(data) if groups is None else len(torch.unique(groups))
+    if not 0 < share < 1 or units < 2:
+        raise BadArgument(
+            "share",
+            wanted="a share between 0 and 1 of at least 2 examples that may be parted",
+            found=f"{share=} of {units}",
+        )
+    wanted = min(max(round(share * len(data)), 1), len(data) - 1)
+    order = torch.randperm(units, generator=torch.Generator().manual_seed(seed))
+    if groups is None:
+        return order[wanted:].sort().values, order[:wanted].sort().values
+    _, member, counts = torch.unique(groups, return_inverse=True, return_counts=True)
+    before = counts[order].cumsum(0) - counts[order]
+    drawn = order[:-1][(before < wanted)[:-1]]
+    held = torch.isin(member, drawn)
+    return (~held).nonzero().flatten(), held.nonzero().flatten()
+
+
 class DatasetBatches:
     """Any map-style torch dataset of ``(tensor, int)`` as :class:`Batches`.
 

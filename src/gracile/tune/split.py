@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import torch
-
 from gracile.errors import BadArgument
-from gracile.observe import Batches
+from gracile.observe import Batches, holdout_indices
 
 
 def split(data: Batches, share: float, *, seed: int = 0) -> tuple[Batches, Batches]:
     """Split ``data`` at random into a part to train on and a part held out.
+
+    Examples that belong together (windows of one clip) stay together; see
+    :func:`gracile.observe.holdout_indices`.
 
     Args:
         data: At least two examples.
@@ -23,6 +24,7 @@ def split(data: Batches, share: float, *, seed: int = 0) -> tuple[Batches, Batch
         BadArgument: ``share`` lies outside its range or there are fewer than two examples.
 
     Example:
+        >>> import torch
         >>> from gracile.observe import DatasetBatches
         >>> data = DatasetBatches([(torch.zeros(1), 0)] * 10)
         >>> [len(part) for part in split(data, 0.2)]
@@ -33,6 +35,5 @@ def split(data: Batches, share: float, *, seed: int = 0) -> tuple[Batches, Batch
         raise BadArgument("share", wanted="between 0 and 1", found=f"{share=}")
     if count < 2:
         raise BadArgument("data", wanted="at least 2 examples", found=str(count), do="Set holdout to 0.")
-    held = min(max(round(count * share), 1), count - 1)
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-    return data.subset(order[held:].sort().values), data.subset(order[:held].sort().values)
+    rest, held = holdout_indices(data, share, seed)
+    return data.subset(rest), data.subset(held)

@@ -1,4 +1,4 @@
-"""The shape of picture that a model was made for."""
+"""The shape of input that a model was made for."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from .models import MODELS
 _TORCHVISION_SIZES = {"inception_v3": 299}
 
 
-def input_shape(model: nn.Module | str) -> tuple[int, int, int] | None:
-    """Channels, height and width of one input, where they are known.
+def input_shape(model: nn.Module | str) -> tuple[int, ...] | None:
+    """Channels, height and width of one input (features and frames for speech), where they are known.
 
     Args:
         model: A module (asked for its attribute ``input_shape`` and timm's configuration) or a
@@ -33,12 +33,13 @@ def input_shape(model: nn.Module | str) -> tuple[int, int, int] | None:
     if isinstance(model, nn.Module):
         own = getattr(model, "input_shape", None)
         if isinstance(own, Sequence):
-            return _triple(own)
+            return tuple(int(n) for n in own)
         config = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None)
         return _triple(config["input_size"]) if isinstance(config, dict) and "input_size" in config else None
     source, _, name = model.partition(":")
     if source == "gracile" and name in MODELS:
-        return input_shape(MODELS[name]())
+        with torch.device("meta"):  # nothing is allocated or drawn at random
+            return input_shape(MODELS[name]())
     if source == "torchvision":
         size = _TORCHVISION_SIZES.get(name, 224)
         return (3, size, size)

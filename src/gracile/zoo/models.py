@@ -12,10 +12,13 @@ from torch import nn
 from gracile.errors import ModelError, did_you_mean, import_extra
 from gracile.records import is_user_code, user_function
 
-from .cifar_resnet import resnet20, resnet32, resnet44, resnet56, resnet110
+from .cifar_resnet import resnet20, resnet20b, resnet32, resnet44, resnet56, resnet56b, resnet110
 from .demo_net import demo_net
 from .lenet import lenet
+from .speech_nets import lid, sad
+from .vgg import vgg19
 from .weights import load_weights
+from .wide_resnet import wrn16_2, wrn28_10
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet20": resnet20,
@@ -23,7 +26,14 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet44": resnet44,
     "resnet56": resnet56,
     "resnet110": resnet110,
+    "resnet20b": resnet20b,
+    "resnet56b": resnet56b,
+    "vgg19": vgg19,
+    "wrn16_2": wrn16_2,
+    "wrn28_10": wrn28_10,
     "lenet": lenet,
+    "sad": sad,
+    "lid": lid,
     "demo_net": demo_net,
 }
 
