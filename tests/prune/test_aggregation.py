@@ -20,13 +20,13 @@ def test_every_aggregation_is_what_its_name_says(rows: np.ndarray) -> None:
     assert set(ORACLES) == set(AGGREGATIONS)
     for name in AGGREGATIONS:
         wanted = [float(ORACLES[name](rows[:, unit])) for unit in range(rows.shape[1])]
-        np.testing.assert_allclose(aggregate(rows, name), wanted, rtol=1e-12)
+        np.testing.assert_allclose(aggregate(rows, name), wanted, rtol=1e-12, atol=1e-12)
 
 
 @given(rows=ROWS)
 def test_one_layer_is_left_as_it_is(rows: np.ndarray) -> None:
     for name in AGGREGATIONS:
-        np.testing.assert_allclose(aggregate(rows[:1], name), rows[0], rtol=1e-12)
+        np.testing.assert_allclose(aggregate(rows[:1], name), rows[0], rtol=1e-12, atol=1e-12)
 
 
 def test_relative_scores_have_mean_one_and_zeros_stay() -> None:

@@ -41,7 +41,7 @@ def test_every_group_of_every_kind_of_net_gets_numbers(name) -> None:
     assert scene.groups
     for group in scene.groups:
         assert found[group.name].shape == (4, group.units)
-        assert np.abs(found[group.name]).max() > 0
+        assert group.readers or np.abs(found[group.name]).max() > 0
         if group.readers and name != "attention":
             total = sum(float((p * s).sum()) for p, s in _reader_products(model, x, group))
             assert found[group.name].sum() == pytest.approx(total, rel=1e-3, abs=1e-5)

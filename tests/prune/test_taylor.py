@@ -36,8 +36,8 @@ def test_images_that_pull_apart_do_not_cancel() -> None:
 def test_a_channel_that_nobody_hears_scores_nothing(residual, data, labels) -> None:
     residual.conv2.weight.data[:, 3] = 0
     scores = Taylor()(scene_of(residual, data, labels))["conv1"]
-    assert scores.argmin() == 3
     assert scores[3] == 0
+    assert scores.max() > 1
 
 
 def test_without_labels_the_model_s_own_classes_are_the_targets(residual, data) -> None:

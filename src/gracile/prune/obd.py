@@ -99,7 +99,7 @@ def projection(loss: Loss, outputs: Tensor, targets: Tensor, draw: torch.Generat
         number: Tensor = loss(flat.reshape(1, *outputs.shape[1:]), target[None])[0]
         return number
 
-    curvature = torch.func.vmap(torch.func.hessian(one))(outputs.flatten(1), targets)
+    curvature = torch.func.vmap(torch.func.jacrev(torch.func.jacrev(one)))(outputs.flatten(1), targets)
     values, axes = torch.linalg.eigh(curvature)
     root = axes * values.clamp_min(0).sqrt()[:, None]
     found: Tensor = (root @ signs.flatten(1)[:, :, None]).reshape(outputs.shape)
