@@ -64,7 +64,7 @@ class BNScale:
             raise BadArgument(
                 "criterion",
                 wanted="a batch norm with a scale in at least one group, for the criterion `bn_scale`",
-                found=f"none in {len(scene.groups)} groups",
+                found=f"none in {len(scene.groups)} groups that may shrink",
                 do="Choose another criterion, such as l2 or reconstruction.",
             )
         return {
