@@ -117,3 +117,9 @@ def inputs() -> tuple[Tensor, ...]:
 @pytest.fixture
 def data() -> Tensor:
     return torch.randn(96, 2, 8, 8)
+
+
+@pytest.fixture
+def labels() -> Tensor:
+    """Targets of ``data``."""
+    return torch.randint(0, 3, (96,), generator=torch.Generator().manual_seed(5))

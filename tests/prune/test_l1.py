@@ -23,9 +23,9 @@ def test_scores_are_filter_norms_relative_to_the_layers_mean(residual, inputs) -
     np.testing.assert_allclose(found["conv1"], norms / norms.mean(), rtol=1e-6)
 
 
-@pytest.mark.parametrize("aggregation", ["mean", "max", "sum"])
+@pytest.mark.parametrize("aggregation", ["mean", "max", "sum", "prod"])
 def test_layers_that_write_one_group_are_aggregated(residual, inputs, aggregation) -> None:
-    found = L1(aggregation=aggregation)(scene(residual, inputs))
+    found = L1(aggregation={"prod": "product"}.get(aggregation, aggregation))(scene(residual, inputs))
     layers = [
         m.weight.detach().abs().sum((1, 2, 3)).double().numpy() for m in (residual.stem, residual.conv2)
     ]
@@ -47,5 +47,5 @@ def test_a_layer_of_zeros_scores_zero(residual, inputs) -> None:
 
 
 def test_unknown_aggregation_is_refused() -> None:
-    with pytest.raises(BadArgument, match="one of mean, max, sum"):
+    with pytest.raises(BadArgument, match="one of mean, max, sum, product, norm"):
         L1(aggregation="median")  # type: ignore[arg-type]

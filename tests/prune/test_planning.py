@@ -13,7 +13,7 @@ from gracile.errors import BadArgument, BudgetError, NonFiniteError
 from gracile.graph import cost
 from gracile.records import PrunePlan, from_json, to_json
 
-ALL = [prune.Random(), prune.L1(), prune.L2(), prune.Reconstruction()]
+ALL = [prune.Random(), prune.L1(), prune.L2(), prune.Reconstruction(), prune.Taylor()]
 
 
 @pytest.mark.parametrize("criterion", ALL, ids=lambda c: type(c).__name__)

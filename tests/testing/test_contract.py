@@ -48,6 +48,12 @@ def prune_with(criterion: prune.Criterion, budget: Budget) -> Technique:
     return run
 
 
+def merging(model: nn.Module, inputs: Inputs, seed: int) -> Outcome:
+    """Merge the nearest channels until a budget is met."""
+    merged = prune.merge(model, inputs, budget=BUDGETS["macs"], leave=("last",), seed=seed)
+    return Outcome(model=merged.model, plan=merged.plan)
+
+
 def folding(model: nn.Module, inputs: Inputs, seed: int) -> Outcome:
     """Fold whatever can be folded."""
     plan = fold.plan(model, inputs)
@@ -68,11 +74,14 @@ def quantize_with(scheme: quantize.Scheme) -> Technique:
 TECHNIQUES: dict[str, Technique] = {
     **{f"criterion {name}": prune_with(kind(), BUDGETS["macs"]) for name, kind in prune.CRITERIA.items()},
     **{f"budget {name}": prune_with(prune.L1(), budget) for name, budget in BUDGETS.items()},
+    "merge": merging,
     "fold": folding,
     **{f"scheme {name}": quantize_with(scheme) for name, scheme in SCHEMES.items()},
 }
 NETWORKS = {
     "criterion l1": ("residual", "concat", "grouped", "attention"),
+    "criterion taylor": ("plain", "attention"),
+    "merge": ("plain", "residual"),
     "fold": ("residual", "concat", "depthwise", "upsampling", "sequence", "volume"),
     "scheme mse": ("residual", "concat", "depthwise"),
 }

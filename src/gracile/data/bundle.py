@@ -63,7 +63,19 @@ class DataBundle:
         """Draw ``n`` different training images, without their labels.
 
         Returns:
-            ``(n, channels, height, width)``, prepared, not augmented.
+            ``(n, channels, height, width)``, prepared, not augmented; the images of :meth:`labelled`.
+
+        Raises:
+            BadArgument: The training part has fewer images.
+            NonFiniteError: An image holds NaN or infinity.
+        """
+        return self.labelled(n, seed)[0]
+
+    def labelled(self, n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+        """Draw ``n`` different training images with their labels.
+
+        Returns:
+            Images ``(n, channels, height, width)``, prepared, not augmented, and labels ``(n,)``.
 
         Raises:
             BadArgument: The training part has fewer images.
@@ -77,7 +89,8 @@ class DataBundle:
                 do="Ask for fewer images; the test part is never used to calibrate.",
             )
         chosen = self._shuffled(seed)[:n]
-        images = torch.cat([images for images, _ in self.train.subset(chosen).batches(256)])
+        batches = list(self.train.subset(chosen).batches(256))
+        images = torch.cat([images for images, _ in batches])
         bad = (~torch.isfinite(images.flatten(1)).all(dim=1)).nonzero().flatten()
         if len(bad):
             raise NonFiniteError(
@@ -85,7 +98,7 @@ class DataBundle:
                 wanted="finite images",
                 found=f"NaN or infinity in {len(bad)} of {n}, the first at training index {chosen[bad[0]]}",
             )
-        return images
+        return images, torch.cat([labels for _, labels in batches])
 
     def split_holdout(self, fraction: float, seed: int = 0) -> tuple[Batches, Batches]:
         """Split the training part at random: what to train on, and what to choose by.

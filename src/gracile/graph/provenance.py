@@ -93,6 +93,20 @@ class Provenance:
         present = set(np.concatenate(seen).tolist()) if seen else set()
         return tuple(g.name for g in self.groups if present & set(g.components.tolist()))
 
+    def places(self, node: str, group: Group) -> tuple[int, np.ndarray] | None:
+        """Where a group's channels are in a node's output: an axis, and for each of its entries the unit.
+
+        Entries that belong to no unit of the group are -1; None where the group does not appear.
+        """
+        for axis, vectors in self._axes.get(node, {}).items():
+            for vector in vectors:
+                order = np.argsort(group.components)
+                at = np.searchsorted(group.components[order], vector).clip(max=group.units - 1)
+                unit = np.where(group.components[order][at] == vector, order[at], -1)
+                if (unit >= 0).any():
+                    return axis, unit
+        return None
+
     def cost(self, removed: Mapping[str, Sequence[int]] | None = None) -> Cost:
         """Cost of the model after a removal, by formula."""
         gone = self.gone(removed or {})

@@ -71,10 +71,14 @@ class Bench:
 
     def calibration(self, count: int) -> Tensor:
         """Unlabelled training images: ``count`` of them, or all where there are fewer (and says so)."""
+        return self.labelled(count)[0]
+
+    def labelled(self, count: int) -> tuple[Tensor, Tensor]:
+        """The same training images with their labels."""
         available = len(self.bundle.train)
         if available < count:
             self.note(f"Calibrated with all {available} training images; the recipe asks for {count}.")
-        return self.bundle.calibration(min(count, available), self.seed)
+        return self.bundle.labelled(min(count, available), self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,6 +46,11 @@ class Remembered:
         """As the criterion's own."""
         return self.criterion.needs_data
 
+    @property
+    def needs_labels(self) -> bool:
+        """As the criterion's own."""
+        return self.criterion.needs_labels
+
     def __call__(self, scene: Scene) -> Scores:
         """Score what was not scored before."""
         if any(group.name not in self.scores for group in scene.groups):

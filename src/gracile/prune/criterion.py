@@ -4,32 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gracile.errors import BadArgument, NonFiniteError
-from gracile.graph import Group, Provenance
+from gracile.errors import NonFiniteError
+from gracile.graph import Group, Provenance, Slot
 
+from .aggregation import Aggregation as Aggregation
+from .aggregation import aggregate, relative
+from .aggregation import check_aggregation as check_aggregation
+from .examples import Example, Loss, cross_entropy
 from .layers import tensors
 from .walk import Batch
 
 Scores = dict[str, np.ndarray]
 """Per group name, one score a unit ``(units,)``, float64."""
-Aggregation = Literal["mean", "max", "sum"]
-AGGREGATIONS = ("mean", "max", "sum")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """What a criterion may look at: model, traced graph, groups to score, unlabelled data, a seed."""
+    """What a criterion may look at: model, traced graph, groups to score, data, a loss, a seed.
+
+    ``labelled`` are batches with their targets; where there are none, criteria that differentiate a loss
+    take ``calibration`` with the classes that the model itself predicts. ``loss`` gives one number an
+    example; everything in one call is of one batch size.
+    """
 
     model: nn.Module
     provenance: Provenance
     groups: tuple[Group, ...]
     calibration: tuple[Batch, ...] = ()
+    labelled: tuple[Example, ...] = ()
+    loss: Loss = cross_entropy
     seed: int = 0
 
 
@@ -38,7 +47,8 @@ class Criterion(Protocol):
     """Scores units.
 
     ``marginal`` says that a score is the cost of removing the unit, comparable between groups:
-    budgets then go by score per multiply-add (or parameter) instead of equal shares.
+    budgets then go by score per multiply-add (or parameter) instead of equal shares. ``needs_data`` says that
+    it looks at inputs, ``needs_labels`` that labels make it better.
     """
 
     @property
@@ -46,6 +56,9 @@ class Criterion(Protocol):
 
     @property
     def needs_data(self) -> bool: ...
+
+    @property
+    def needs_labels(self) -> bool: ...
 
     def __call__(self, scene: Scene) -> Scores:
         """Score every unit of every group in ``scene.groups``."""
@@ -78,7 +91,14 @@ other weights.
             )
 
 
-def by_norm(scene: Scene, order: int, aggregation: Aggregation) -> Scores:
+def rows_written(slot: Slot, held: Mapping[str, Tensor]) -> Tensor:
+    """What a slot holds of each unit, one row a unit ``(units, numbers)``, float64."""
+    tensor = held[slot.param].detach().double().cpu().movedim(slot.axis, 0)
+    tensor = tensor.reshape(len(tensor), -1)
+    return tensor[torch.from_numpy(slot.index)].flatten(1)
+
+
+def by_norm(scene: Scene, order: float, aggregation: Aggregation) -> Scores:
     """Score units by the norm of the weights that write them.
 
     In each weight that writes the group, a unit's norm is divided by the layer's mean, so that layers of
@@ -86,31 +106,14 @@ def by_norm(scene: Scene, order: int, aggregation: Aggregation) -> Scores:
 
     Args:
         scene: The model and its groups.
-        order: 1 or 2.
+        order: Of the norm, above 0.
         aggregation: Over the layers that write one group.
     """
     held = tensors(scene.model)
-    return {g.name: _aggregate(_norms(g, held, order), aggregation) for g in scene.groups}
+    return {g.name: aggregate(norms(g, held, order), aggregation) for g in scene.groups}
 
 
-def _norms(group: Group, held: Mapping[str, Tensor], order: int) -> np.ndarray:
-    """Normalised norms ``(writers, units)``."""
-    rows = []
-    for slot in group.writers:
-        weight = held[slot.param].detach().double().cpu().movedim(slot.axis, 0).flatten(1)
-        taken = weight[torch.from_numpy(slot.index)].flatten(1)  # (units, k * rest)
-        norm = torch.linalg.vector_norm(taken, ord=order, dim=1).numpy()
-        rows.append(norm / max(float(norm.mean()), 1e-30))
-    return np.stack(rows)
-
-
-def _aggregate(rows: np.ndarray, aggregation: Aggregation) -> np.ndarray:
-    if aggregation == "mean":
-        return np.asarray(rows.mean(axis=0))
-    return np.asarray(rows.max(axis=0) if aggregation == "max" else rows.sum(axis=0))
-
-
-def check_aggregation(aggregation: str) -> None:
-    """Refuse an aggregation that is not known."""
-    if aggregation not in AGGREGATIONS:
-        raise BadArgument("aggregation", wanted=f"one of {', '.join(AGGREGATIONS)}", found=repr(aggregation))
+def norms(group: Group, held: Mapping[str, Tensor], order: float) -> np.ndarray:
+    """Norms of the weights that write the units, relative to each layer's mean ``(writers, units)``."""
+    rows = [torch.linalg.vector_norm(rows_written(s, held), ord=order, dim=1) for s in group.writers]
+    return np.stack([relative(row.numpy()) for row in rows])

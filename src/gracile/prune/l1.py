@@ -33,6 +33,7 @@ class L1:
 
     marginal: ClassVar[bool] = False
     needs_data: ClassVar[bool] = False
+    needs_labels: ClassVar[bool] = False
     aggregation: Aggregation = "mean"
 
     def __post_init__(self) -> None:

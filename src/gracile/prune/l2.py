@@ -32,6 +32,7 @@ class L2:
 
     marginal: ClassVar[bool] = False
     needs_data: ClassVar[bool] = False
+    needs_labels: ClassVar[bool] = False
     aggregation: Aggregation = "mean"
 
     def __post_init__(self) -> None:

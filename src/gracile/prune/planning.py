@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from torch import Tensor, nn
 
 from gracile import surgery
 from gracile.errors import BadArgument
-from gracile.graph import Group, capture, trace
+from gracile.graph import Group, Provenance, capture, trace
 from gracile.records import GroupPlan, PrunePlan, Skipped
 
 from .allocate import allocate
 from .budgets import Budget, Macs
 from .criterion import Criterion, Scene, check_finite
+from .examples import Labelled, Loss, cross_entropy, labelled_chunks
 from .l1 import L1
 from .leave import split_left
 from .walk import Calibration, chunks
@@ -33,6 +35,8 @@ def plan(
     leave: Sequence[str] = ("first", "last"),
     round_to: int = 1,
     calibration: Calibration | None = None,
+    labelled: Labelled | None = None,
+    loss: Loss = cross_entropy,
     seed: int = 0,
 ) -> PrunePlan:
     """Choose the channels that go; the model is left as it was.
@@ -49,6 +53,9 @@ def plan(
             first sees the image and the last names the classes.
         round_to: Kept channels are a multiple of it.
         calibration: Unlabelled inputs, for criteria that need data.
+        labelled: Inputs with targets, ``(images, labels)`` or batches of them, for criteria that
+            differentiate a loss. With ``calibration`` alone these take the classes that the model predicts.
+        loss: Outputs and targets of a batch to one number an example.
         seed: Of random scores and of the inputs that the removal is tried on.
 
     Raises:
@@ -74,8 +81,16 @@ def plan(
     tested = surgery.probe(model, inputs, provenance, seed)
     stuck = {s.where for s in tested.skipped}
     free = tuple(g for g in free if g.name not in stuck)
-    data = chunks(calibration, BATCH) if calibration is not None and criterion.needs_data else ()
-    scene = Scene(model=model, provenance=provenance, groups=free, calibration=data, seed=seed)
+    looks = criterion.needs_data
+    scene = Scene(
+        model=model,
+        provenance=provenance,
+        groups=free,
+        calibration=chunks(calibration, BATCH) if calibration is not None and looks else (),
+        labelled=labelled_chunks(labelled, BATCH) if labelled is not None and looks else (),
+        loss=loss,
+        seed=seed,
+    )
     scores = criterion(scene)
     skipped = [*provenance.frozen, *left, *tested.skipped]
     for _ in range(ROUNDS):
@@ -86,14 +101,20 @@ def plan(
         skipped += done.skipped
         failed = {s.where for s in done.skipped}
         free = tuple(g for g in free if g.name not in failed)
+    found = write_plan(provenance, free, done, skipped)
+    return replace(found, criterion=str(criterion), budget=str(budget))
+
+
+def write_plan(
+    provenance: Provenance, groups: Sequence[Group], done: surgery.Resolution, skipped: Sequence[Skipped]
+) -> PrunePlan:
+    """The record of a removal that was tried: what stays of each group, and the costs by formula."""
     before, after = provenance.cost(), provenance.cost(done.removed)
     return PrunePlan(
-        groups=tuple(_kept(g, done.removed.get(g.name, ())) for g in free),
+        groups=tuple(_kept(g, done.removed.get(g.name, ())) for g in groups),
         slices=done.slices,
         attributes=done.attributes,
         skipped=_once(skipped),
-        criterion=str(criterion),
-        budget=str(budget),
         macs_before=before.macs,
         macs_after=after.macs,
         params_before=before.params,

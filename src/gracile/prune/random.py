@@ -30,6 +30,7 @@ class Random:
 
     marginal: ClassVar[bool] = False
     needs_data: ClassVar[bool] = False
+    needs_labels: ClassVar[bool] = False
 
     def __call__(self, scene: Scene) -> Scores:
         """Score every unit."""

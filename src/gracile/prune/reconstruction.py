@@ -25,7 +25,7 @@ from .criterion import Scene, Scores
 from .elimination import Fitted, Reader, eliminate
 from .layers import MAX_COLUMNS, Layer, affine, find_layers, tensors
 from .least_squares import ridge_of
-from .walk import Walk
+from .walk import Batch, Walk
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +51,7 @@ class Reconstruction:
 
     marginal: ClassVar[bool] = True
     needs_data: ClassVar[bool] = True
+    needs_labels: ClassVar[bool] = False
 
     def __call__(self, scene: Scene) -> Scores:
         """Score every unit.
@@ -58,17 +59,18 @@ class Reconstruction:
         Raises:
             BadArgument: ``scene`` holds no calibration data.
         """
-        if not scene.calibration:
+        batches = scene.calibration or tuple(inputs for inputs, _ in scene.labelled)
+        if not batches:
             raise BadArgument(
                 "calibration",
                 wanted="unlabelled inputs for the criterion `reconstruction`",
                 found="none",
                 do="Pass calibration=, or choose L1 or L2.",
             )
-        captured = capture(scene.model, scene.calibration[0])
+        captured = capture(scene.model, batches[0])
         read = {slot.param for g in scene.groups for slot in g.readers if slot.axis == 1}
         chosen = [x for x in find_layers(captured).values() if x.weight in read and x.columns <= MAX_COLUMNS]
-        solved = _solved(scene, captured, chosen)
+        solved = _solved(scene, batches, captured, chosen)
         return {g.name: _score(scene, g, solved) for g in scene.groups}
 
 
@@ -81,14 +83,16 @@ class _Solved:
     taps: int
 
 
-def _solved(scene: Scene, captured: Captured, layers: Sequence[Layer]) -> dict[str, _Solved]:
+def _solved(
+    scene: Scene, batches: Sequence[Batch], captured: Captured, layers: Sequence[Layer]
+) -> dict[str, _Solved]:
     """One pass over the data; by the name of the weight."""
     held = tensors(scene.model)
     draw = torch.Generator().manual_seed(scene.seed)
-    images = sum(len(b[0]) for b in scene.calibration)
+    images = sum(len(b[0]) for b in batches)
     grams = {x.weight: Gram(x.name, x.columns, 0) for x in layers}
     ends: dict[str, Gram] = {}
-    for batch in scene.calibration:
+    for batch in batches:
         walk = Walk(captured, held.__getitem__, [batch])
         for layer in layers:
             at = layer.positions(images, draw)

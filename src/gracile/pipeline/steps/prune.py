@@ -68,7 +68,23 @@ class PruneStep(Step):
     structural = True
 
     step: Literal["prune"] = "prune"
-    criterion: Literal["random", "l1", "l2", "reconstruction"] = "l1"
+    criterion: Literal[
+        "random",
+        "l1",
+        "l2",
+        "lp",
+        "geometric_median",
+        "similarity",
+        "bn_scale",
+        "activation",
+        "apoz",
+        "taylor",
+        "taylor_weights",
+        "fisher",
+        "obd",
+        "singe",
+        "reconstruction",
+    ] = "l1"
     """How the channels of a group are ranked; the lowest go."""
     budget: BudgetPart
     leave: tuple[str, ...] = ("first", "last")
@@ -83,7 +99,8 @@ class PruneStep(Step):
     measure_batch: int = Field(default=32, ge=1)
     """Batch size that ``choose_round_to`` and a budget in milliseconds time."""
     calibration: int = Field(default=512, ge=1)
-    """Unlabelled training images for reconstruction and batch-norm statistics."""
+    """Training images for criteria that look at data, for reconstruction and batch-norm statistics. Only
+    criteria that differentiate the loss use their labels: taylor, taylor_weights, fisher, obd, singe."""
     carry_constants: bool = True
     """Carry the constant that a removed channel still emits into the next bias."""
     reconstruct: bool = True
@@ -168,14 +185,17 @@ class PruneStep(Step):
         """Which channels stay; the arguments replace what the recipe says."""
         from gracile import prune
 
+        scorer = criterion or self.scorer()
+        images, labels = bench.labelled(self.calibration)
         return prune.plan(
             state.model,
             bench.inputs,
-            criterion=criterion or self.scorer(),
+            criterion=scorer,
             budget=budget or self.budget.value(),
             leave=self.leave,
             round_to=round_to or self.round_to,
-            calibration=bench.calibration(self.calibration),
+            calibration=images,
+            labelled=(images, labels) if scorer.needs_labels else None,
             seed=bench.seed,
         )
 
