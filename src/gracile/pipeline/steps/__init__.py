@@ -13,12 +13,14 @@ from .export import ExportStep as ExportStep
 from .fold import FoldStep as FoldStep
 from .prune import PruneStep as PruneStep
 from .quantize import QuantizeStep as QuantizeStep
+from .sparsify import SparsifyStep as SparsifyStep
 from .train import TrainStep as TrainStep
 from .tune import TuneStep as TuneStep
 
 STEPS: dict[str, type[Step]] = {
     "train": TrainStep,
     "prune": PruneStep,
+    "sparsify": SparsifyStep,
     "tune": TuneStep,
     "fold": FoldStep,
     "quantize": QuantizeStep,
