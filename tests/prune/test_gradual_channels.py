@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from gracile import graph, prune, tune
+from gracile.errors import BudgetError
 from gracile.prune.gradual_channels import budget_at
 from gracile.tune import TuneConfig, fit
 
@@ -138,3 +139,11 @@ def test_budgets_at_the_ends() -> None:
     assert budget_at(prune.Global(ratio=0.4), 0.5, []) == prune.Global(ratio=0.2)
     assert budget_at(prune.Widths(units={"a": 3}), 0.5, []) == prune.PerLayer(ratio=0.0)
     assert budget_at(prune.Widths(units={"a": 3}), 1.0, []) == prune.Widths(units={"a": 3})
+
+
+def test_a_budget_that_cannot_be_met_is_refused_at_the_beginning() -> None:
+    model = make()
+    shrink = hook(budget=prune.Macs(fraction_kept=0.001))
+    with pytest.raises(BudgetError, match="fewest"):
+        shrink.on_step_begin(model, torch.optim.SGD(model.parameters(), lr=0.1), step=0, epoch=1)
+    assert repr(model) == repr(make())

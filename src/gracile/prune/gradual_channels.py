@@ -44,6 +44,9 @@ class GradualChannels:
         calibration: Unlabelled inputs, for criteria that need data.
         seed: Of random scores and of the inputs that removals are tried on.
 
+    Raises:
+        BudgetError: The budget cannot be met; raised by the first step that removes anything.
+
     Example:
         >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
         >>> optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
@@ -121,23 +124,29 @@ class GradualChannels:
         moment = self.pace.moment(step)
         if moment is None or moment == self._last:
             return
+        share = share_at(self.schedule, self.pace.progress(moment))
+        if not self.plans and share < 1:
+            self._plan(self.budget)  # what cannot be met is refused now, not at the end
+        found = self._plan(budget_at(self.budget, share, self.plans))
+        assert self._model is not None
+        surgery.apply_(self._model, found, self._optimizer, self._average)
+        self.plans.append(found)
+        self.points.append(self._point(step))
+        self._last = moment
+
+    def _plan(self, budget: Budget) -> PrunePlan:
         assert self._model is not None
         device = next((p.device for p in self._model.parameters()), torch.device("cpu"))
-        wanted = budget_at(self.budget, share_at(self.schedule, self.pace.progress(moment)), self.plans)
-        found = plan(
+        return plan(
             self._model,
             tuple(x.to(device) for x in self.inputs),
             criterion=self.criterion,
-            budget=wanted,
+            budget=budget,
             leave=self.leave,
             round_to=self.round_to,
             calibration=self.calibration,
             seed=self.seed,
         )
-        surgery.apply_(self._model, found, self._optimizer, self._average)
-        self.plans.append(found)
-        self.points.append(self._point(step))
-        self._last = moment
 
     def _point(self, step: int) -> SparsityPoint:
         whole = {group.name: group.units for group in self.plans[0].groups}
