@@ -137,3 +137,22 @@ def test_a_plan_keeps_the_rounding_as_text() -> None:
 def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(BadArgument, match=r"at least 1|above 0"):
         LeastSquares(**wrong)  # type: ignore[arg-type]
+
+
+@given(st.integers(0, 10_000))
+def test_pruned_weights_stay_zero(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(1, 5, 8, generator=generator)
+    weight[torch.rand(1, 5, 8, generator=generator) < 0.5] = 0
+    inputs = torch.randn(40, 8, generator=generator) @ torch.randn(8, 8, generator=generator)
+    covariance = (inputs.T @ inputs / 40)[None]
+    scale = torch.full((1, 5), 0.2)
+    rounded = round_to_keep_output(weight, scale, covariance, -7, 7)
+    assert bool((rounded[weight == 0] == 0).all())
+
+
+def test_a_pruned_weight_hands_errors_on() -> None:
+    """Only the sum of the three matters: the first rounds down, the pruned one may not help, the last can."""
+    weight = torch.tensor([[[0.4, 0.0, 0.4]]])
+    rounded = round_to_keep_output(weight, torch.ones(1, 1), torch.ones(1, 3, 3), -7, 7)
+    assert rounded.tolist() == [[[0.0, 0.0, 1.0]]]

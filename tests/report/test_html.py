@@ -125,3 +125,15 @@ def test_write_is_whole_or_not_at_all(run: Run, tmp_path: Path) -> None:
 def test_reports_need_no_torch() -> None:
     code = "import sys, gracile.report; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_sparsity_is_drawn_where_a_run_pruned_in_training(run: Run) -> None:
+    assert "sparsity" not in report.html(run)
+    points = [
+        {"epoch": e, "sparsity": s, "layers": {"a": s - 0.1, "b": s + 0.1}} for e, s in ((0, 0.1), (2, 0.8))
+    ]
+    page = report.html(replace(run, curves=({**run.curves[0], "sparsity": points},)))
+    outline(page)
+    assert page.count("<title>sparsity, whole model: 80</title>") == 1
+    assert page.count("<title>densest layer: 70</title>") == 1
+    assert page.count("<title>sparsest layer: 90</title>") == 1

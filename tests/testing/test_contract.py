@@ -54,6 +54,20 @@ def merging(model: nn.Module, inputs: Inputs, seed: int) -> Outcome:
     return Outcome(model=merged.model, plan=merged.plan)
 
 
+def mask_with(granularity: prune.Granularity, criterion: prune.EntryCriterion) -> Technique:
+    """Plan masks and write the zeros."""
+
+    def run(model: nn.Module, inputs: Inputs, seed: int) -> Outcome:
+        data = images(inputs, 8)
+        gradients = prune.mean_gradients(model, [(data, torch.arange(8) % 2)])
+        plan = prune.mask_plan(
+            model, inputs, granularity=granularity, criterion=criterion, gradients=gradients, seed=seed
+        )
+        return Outcome(model=prune.apply_masks(model, plan), plan=plan)
+
+    return run
+
+
 def folding(model: nn.Module, inputs: Inputs, seed: int) -> Outcome:
     """Fold whatever can be folded."""
     plan = fold.plan(model, inputs)
@@ -75,6 +89,8 @@ TECHNIQUES: dict[str, Technique] = {
     **{f"criterion {name}": prune_with(kind(), BUDGETS["macs"]) for name, kind in prune.CRITERIA.items()},
     **{f"budget {name}": prune_with(prune.L1(), budget) for name, budget in BUDGETS.items()},
     "merge": merging,
+    **{f"granularity {n}": mask_with(kind, prune.EntryNorm()) for n, kind in prune.GRANULARITIES.items()},
+    **{f"entries {n}": mask_with(prune.Element(), way) for n, way in prune.ENTRY_CRITERIA.items()},
     "fold": folding,
     **{f"scheme {name}": quantize_with(scheme) for name, scheme in SCHEMES.items()},
 }
@@ -125,6 +141,8 @@ def test_every_budget_and_range_has_an_example() -> None:
     assert {type(budget) for budget in BUDGETS.values()} == set(prune.BUDGETS.values())
     assert set(SCHEMES) >= set(quantize.RANGES)
     assert {f"criterion {name}" for name in prune.CRITERIA} <= set(TECHNIQUES)
+    assert {f"granularity {name}" for name in prune.GRANULARITIES} <= set(TECHNIQUES)
+    assert {f"entries {name}" for name in prune.ENTRY_CRITERIA} <= set(TECHNIQUES)
 
 
 # The contract itself must be able to fail.
@@ -194,3 +212,12 @@ def test_wrong_figures_in_a_plan_are_found() -> None:
     for change in wrong:
         with pytest.raises(AssertionError):
             adds_up(replace(outcome.plan, **change), model, outcome.model, inputs)
+
+
+def test_masks_that_are_not_those_of_the_model_are_found() -> None:
+    model, inputs = net("plain")
+    outcome = mask_with(prune.Element(), prune.EntryNorm())(model, inputs, 0)
+    adds_up(outcome.plan, model, outcome.model, inputs)
+    outcome.model.get_parameter("conv2.weight").data[0, 0] += 1.0
+    with pytest.raises(AssertionError):
+        adds_up(outcome.plan, model, outcome.model, inputs)

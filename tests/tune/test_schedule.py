@@ -44,3 +44,10 @@ def test_rises_during_warmup_and_never_after(total: int, data: st.DataObject, sc
     assert all(0 < a < b for a, b in itertools.pairwise(rates[: warmup + 1]))
     assert rates[warmup] == 1.0
     assert all(0 <= b <= a for a, b in itertools.pairwise(rates[warmup:]))
+
+
+@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
+def test_a_rewound_run_goes_through_the_end_of_the_whole_one(schedule: str) -> None:
+    whole = [learning_rate(i, 40, lr=0.1, schedule=schedule) for i in range(40)]
+    late = [learning_rate(i, 10, lr=0.1, schedule=schedule, rewound=0.75) for i in range(10)]
+    assert late == pytest.approx(whole[30:])

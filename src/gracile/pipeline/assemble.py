@@ -56,7 +56,9 @@ def assemble(
         kernels=kernels,
         parity=tuple(exported.get("parity", ())),
         curves=tuple(
-            {"step": c.name, "epochs": c.detail["epochs"]} for c in done.values() if "epochs" in c.detail
+            {"step": c.name, "epochs": c.detail["epochs"], "sparsity": c.detail.get("sparsity", [])}
+            for c in done.values()
+            if "epochs" in c.detail
         ),
         layers=tuple(last["layers"]),
         notes=tuple(dict.fromkeys(notes)),
@@ -80,10 +82,12 @@ def _step(checkpoint: Checkpoint, reused: bool) -> StepRecord:
 def _plans(last: Checkpoint) -> dict[str, Any]:
     """What was changed, in order, and how values are quantized.
 
-    Rounding is left to the checkpoint: it is as long as the weights, which the deployed file holds.
+    Rounding and masks are left to the checkpoint: they are as long as the weights, which the deployed file
+    holds; of masks, the share of zeros is told.
     """
     changes = [{"kind": change.kind, "plan": change.plan} for change in last.changes]
     quant = last.quant
     if quant is not None:
         quant = replace(quant, weights=tuple(replace(weight, moved="") for weight in quant.weights))
-    return {"changes": changes, "quantize": None if quant is None else to_plain(quant)}
+    zeros = {} if last.masks is None else last.masks.by_layer
+    return {"changes": changes, "zeros": zeros, "quantize": None if quant is None else to_plain(quant)}

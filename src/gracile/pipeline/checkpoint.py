@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from gracile.errors import StorageError
 from gracile.records import (
     Artifact,
+    MaskPlan,
     Proof,
     QuantPlan,
     Skipped,
@@ -50,6 +51,7 @@ class Checkpoint:
     weights: str
     weights_sha256: str
     changes: tuple[Change, ...] = ()
+    masks: MaskPlan | None = None
     quant: QuantPlan | None = None
     deployed: str = ""
     accuracy: float | None = None
@@ -82,6 +84,7 @@ def save(
         weights=weights,
         weights_sha256=checksum,
         changes=state.changes,
+        masks=state.masks,
         quant=state.quant,
         deployed=state.deployed,
         summary=outcome.summary,
@@ -167,6 +170,7 @@ def restore(
     return State(
         model=model,
         changes=checkpoint.changes,
+        masks=checkpoint.masks,
         quant=checkpoint.quant,
         quantized=quantized,
         deployed=checkpoint.deployed,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from gracile.data import DataBundle
-from gracile.records import Artifact, Proof, QuantPlan, Skipped
+from gracile.records import Artifact, MaskPlan, Proof, QuantPlan, Skipped
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
@@ -29,11 +29,13 @@ class State:
     """The model between two steps.
 
     ``model`` is the user's own class in float; ``changes`` rebuild its structure from a fresh one;
-    ``quantized`` simulates ``quant`` on it; ``deployed`` is the exported file, relative to the run's folder.
+    ``masks`` says which of its weights are zero for good; ``quantized`` simulates ``quant`` on it;
+    ``deployed`` is the exported file, relative to the run's folder.
     """
 
     model: nn.Module
     changes: tuple[Change, ...] = ()
+    masks: MaskPlan | None = None
     quant: QuantPlan | None = None
     quantized: nn.Module | None = None
     deployed: str = ""

@@ -1,4 +1,4 @@
-"""Structured pruning: criteria score channels, an allocator meets a budget, a plan is carried out.
+"""Pruning: channels are scored, chosen under a budget and removed, weights are masked, once or in training.
 
 One file holds one criterion or one correction. What the surgery itself does is in :mod:`gracile.surgery`.
 """
@@ -14,6 +14,7 @@ from .budgets import Macs as Macs
 from .budgets import Milliseconds as Milliseconds
 from .budgets import Params as Params
 from .budgets import PerLayer as PerLayer
+from .budgets import Widths as Widths
 from .constants import Carried as Carried
 from .constants import carry_constants_ as carry_constants_
 from .criterion import Criterion as Criterion
@@ -21,21 +22,55 @@ from .criterion import Scene as Scene
 from .depth import Branches as Branches
 from .depth import plan_branches as plan_branches
 from .depth import remove_branches as remove_branches
+from .entries import Entries as Entries
+from .entries import EntryCriterion as EntryCriterion
+from .entry_gradient import EntryGradient as EntryGradient
+from .entry_norm import EntryNorm as EntryNorm
+from .entry_random import EntryRandom as EntryRandom
 from .fisher import Fisher as Fisher
+from .fresh import fresh as fresh
 from .geometric_median import GeometricMedian as GeometricMedian
+from .gradual_channels import GradualChannels as GradualChannels
+from .gradual_masks import GradualMasks as GradualMasks
+from .granularity import Block as Block
+from .granularity import Element as Element
+from .granularity import Granularity as Granularity
+from .granularity import InputChannel as InputChannel
+from .granularity import Kernel as Kernel
+from .granularity import NofM as NofM
+from .granularity import OutputChannel as OutputChannel
 from .l1 import L1 as L1
 from .l2 import L2 as L2
 from .lp import Lp as Lp
+from .masking import apply_masks as apply_masks
+from .masking import apply_masks_ as apply_masks_
+from .masking import join_masks as join_masks
+from .masking import mask_plan as mask_plan
+from .masking import narrow_masks as narrow_masks
+from .masks import Masks as Masks
+from .mean_gradients import mean_gradients as mean_gradients
 from .merging import Merged as Merged
 from .merging import merge as merge
 from .names import BUDGETS as BUDGETS
 from .names import CRITERIA as CRITERIA
+from .names import ENTRY_CRITERIA as ENTRY_CRITERIA
+from .names import GRANULARITIES as GRANULARITIES
+from .names import SCHEDULES as SCHEDULES
 from .obd import OBD as OBD
 from .planning import plan as plan
 from .random import Random as Random
 from .reconstruct import Refit as Refit
 from .reconstruct import reconstruct_ as reconstruct_
 from .reconstruction import Reconstruction as Reconstruction
+from .rewinding import Early as Early
+from .rewinding import rewound as rewound
+from .schedules import Cubic as Cubic
+from .schedules import Geometric as Geometric
+from .schedules import Linear as Linear
+from .schedules import OneShot as OneShot
+from .schedules import Pace as Pace
+from .schedules import Rounds as Rounds
+from .schedules import Schedule as Schedule
 from .similarity import Similarity as Similarity
 from .singe import SInGE as SInGE
 from .taylor import Taylor as Taylor

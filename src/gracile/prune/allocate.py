@@ -17,7 +17,7 @@ import numpy as np
 from gracile.errors import BadArgument, BudgetError
 from gracile.graph import Group, Provenance
 
-from .budgets import Budget, Global, Macs, Milliseconds, Params, PerLayer
+from .budgets import Budget, Global, Macs, Milliseconds, Params, PerLayer, Widths
 from .criterion import Scores
 from .knapsack import Item, solve
 
@@ -88,6 +88,8 @@ def allocate(
     queues = [Queue.of(g, scores[g.name], round_to) for g in groups]
     if isinstance(budget, PerLayer):
         counts = {q.name: q.at_most(int(budget.ratio * len(q.order) + 1e-9)) for q in queues}
+    elif isinstance(budget, Widths):
+        counts = {q.name: q.at_most(len(q.order) - budget.most(q.name, len(q.order))) for q in queues}
     elif isinstance(budget, Global):
         counts = _globally(queues, budget)
     elif isinstance(budget, Milliseconds):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gracile.errors import BadArgument
@@ -79,4 +80,25 @@ class Milliseconds:
         return f"Milliseconds(fraction_kept={self.fraction_kept}{bound}, in {where})"
 
 
-Budget = PerLayer | Global | Macs | Params | Milliseconds
+@dataclass(frozen=True, kw_only=True)
+class Widths:
+    """Keep at most ``units[name]`` units of the group ``name``; groups that are not named stay whole.
+
+    Example:
+        >>> Widths(units={"layer1.0.conv1": 12}).most("layer1.0.conv1", 16)
+        12
+    """
+
+    units: Mapping[str, int]
+
+    def __post_init__(self) -> None:
+        for name, kept in self.units.items():
+            if kept < 1:
+                raise BadArgument(name, wanted="at least 1 unit to keep", found=f"{kept}")
+
+    def most(self, name: str, present: int) -> int:
+        """Units that may stay of a group that has ``present``."""
+        return min(self.units.get(name, present), present)
+
+
+Budget = PerLayer | Global | Macs | Params | Milliseconds | Widths

@@ -53,6 +53,27 @@ def split_left(
     )
 
 
+def left_layers(captured: Captured, leave: Iterable[str]) -> dict[str, str]:
+    """Layers that ``leave`` means, each with the reason; for what goes by layers and not by groups.
+
+    Raises:
+        BadArgument: A name fits nothing.
+
+    Example:
+        >>> import torch
+        >>> from gracile.graph import capture
+        >>> net = torch.nn.Sequential(*(torch.nn.Linear(4, 4) for _ in range(3)))
+        >>> left_layers(capture(net, (torch.zeros(1, 4),)), ("last", "1"))
+        {'2': 'left alone: last', '1': 'left alone: 1'}
+    """
+    layers = weighted_layers(captured)
+    found: dict[str, str] = {}
+    for name in leave:
+        for layer in sorted(_named(name, layers, ())):
+            found.setdefault(layer, f"left alone: {name}")
+    return found
+
+
 def weighted_layers(captured: Captured) -> tuple[str, ...]:
     """Convolutions and linear layers by dotted name, in the order in which they first run."""
     names: dict[str, None] = {}

@@ -69,6 +69,10 @@ def round_to_keep_output(
 ) -> Tensor:
     """Integers ``q`` that make ``(weight - scale q) covariance (weight - scale q)'`` small, row by row.
 
+    A weight that is exactly zero was pruned and stays zero: it makes up for no other's error, and what it
+    would have made up for is left to the weights behind it (as in Frantar and Alistarh, "SparseGPT", ICML
+    2023, arXiv 2301.00774, section 3.4).
+
     Args:
         weight: ``(groups, out, inputs)``.
         scale: Positive, ``(groups, out)``; zero points are 0.
@@ -98,7 +102,8 @@ def round_to_keep_output(
         errors = torch.zeros_like(weight[:, :, start:end])
         for k in range(start, end):
             column = left[:, :, k]
-            rounded[:, :, k] = torch.round(column / scale).clamp(qmin, qmax)
+            nearest = torch.round(column / scale).clamp(qmin, qmax)
+            rounded[:, :, k] = nearest.masked_fill(weight[:, :, k] == 0, 0.0)
             errors[:, :, k - start] = (column - rounded[:, :, k] * scale) / upper[:, k, k].reshape(groups, 1)
             left[:, :, k:end] -= errors[:, :, k - start, None] * upper[:, None, k, k:end]
         left[:, :, end:] -= errors @ upper[:, start:end, end:]

@@ -15,6 +15,8 @@ from .json import to_json as to_json
 from .json import to_plain as to_plain
 from .latency_table import GroupLatency as GroupLatency
 from .latency_table import LatencyTable as LatencyTable
+from .mask_plan import MaskPlan as MaskPlan
+from .mask_plan import ParamMask as ParamMask
 from .measurement import Accuracy as Accuracy
 from .measurement import Comparison as Comparison
 from .measurement import Ratio as Ratio
@@ -33,6 +35,7 @@ from .run import Run as Run
 from .run import StepRecord as StepRecord
 from .run import read_run as read_run
 from .skipped import Skipped as Skipped
+from .sparsity_point import SparsityPoint as SparsityPoint
 from .text import RUNTIMES as RUNTIMES
 from .text import bytes_text as bytes_text
 from .text import count_text as count_text

@@ -172,11 +172,13 @@ def accuracy_path(run: Run) -> Series:
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """Training curves of one step: accuracies in percent and losses in nats over epochs."""
+    """Training curves of one step: accuracies in percent, losses in nats and sparsity in percent over
+    epochs."""
 
     step: str
     accuracy: tuple[Series, ...]
     loss: tuple[Series, ...]
+    sparsity: tuple[Series, ...] = ()
 
 
 def training_curves(run: Run) -> tuple[Curve, ...]:
@@ -186,6 +188,7 @@ def training_curves(run: Run) -> tuple[Curve, ...]:
             step=str(curve["step"]),
             accuracy=_series(curve["epochs"], "accuracy"),
             loss=_series(curve["epochs"], "loss"),
+            sparsity=_sparsity(curve.get("sparsity", [])),
         )
         for curve in run.curves
     )
@@ -200,6 +203,20 @@ def _series(epochs: list[dict[str, Any]], what: str) -> tuple[Series, ...]:
             ys = [float(epoch[f"{part}_{what}"]) for epoch in known]
             found.append(Series(name=f"{what}, {name}", x=xs, y=ys, colour=colour))
     return tuple(found)
+
+
+def _sparsity(points: list[dict[str, Any]]) -> tuple[Series, ...]:
+    """Sparsity of the whole model, and of its densest and sparsest layer, where a run pruned in training."""
+    if not points:
+        return ()
+    xs = [float(point["epoch"]) for point in points]
+    layers = [list(point["layers"].values()) or [point["sparsity"]] for point in points]
+    whole = [100 * float(point["sparsity"]) for point in points]
+    return (
+        Series(name="sparsity, whole model", x=xs, y=whole),
+        Series(name="densest layer", x=xs, y=[100 * float(min(shares)) for shares in layers], colour=1),
+        Series(name="sparsest layer", x=xs, y=[100 * float(max(shares)) for shares in layers], colour=2),
+    )
 
 
 def widths_table(run: Run) -> tuple[dict[str, Any], ...]:

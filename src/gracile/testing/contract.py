@@ -28,9 +28,9 @@ from torch import Tensor, nn
 
 from gracile import export, graph
 from gracile.measure.runtimes import ort_session
-from gracile.records import FoldPlan, PrunePlan, QuantPlan, from_json, to_json
+from gracile.records import FoldPlan, MaskPlan, PrunePlan, QuantPlan, from_json, to_json
 
-Plan = PrunePlan | FoldPlan | QuantPlan
+Plan = PrunePlan | MaskPlan | FoldPlan | QuantPlan
 Inputs = tuple[Tensor, ...]
 Case = tuple[nn.Module, Inputs]
 
@@ -119,6 +119,7 @@ def adds_up(plan: Plan, before: nn.Module, after: nn.Module, inputs: Inputs) -> 
     """
     checks: dict[type, Callable[..., None]] = {
         PrunePlan: _pruning_adds_up,
+        MaskPlan: _masking_adds_up,
         FoldPlan: _folding_adds_up,
         QuantPlan: _quantization_adds_up,
     }
@@ -145,6 +146,18 @@ def _pruning_adds_up(plan: PrunePlan, before: nn.Module, after: nn.Module, input
     assert plan.macs_after == costs[1].macs
     added = sum(tensor.numel() for name, tensor in after.named_parameters() if name not in shapes)
     assert plan.params_after in (costs[1].params, costs[1].params - added)
+
+
+def _masking_adds_up(plan: MaskPlan, before: nn.Module, after: nn.Module, inputs: Inputs) -> None:
+    old, new = before.state_dict(), after.state_dict()
+    assert old.keys() == new.keys()
+    masks = {mask.param: torch.from_numpy(mask.keep) for mask in plan.masks}
+    for name, tensor in old.items():
+        keep = masks.get(name, torch.ones_like(tensor, dtype=torch.bool))
+        assert keep.shape == tensor.shape, name
+        assert torch.equal(new[name], tensor.masked_fill(~keep, 0)), name
+    assert plan.kept == sum(int(keep.sum()) for keep in masks.values())
+    assert plan.of_all == sum(keep.numel() for keep in masks.values())
 
 
 def _folding_adds_up(plan: FoldPlan, before: nn.Module, after: nn.Module, inputs: Inputs) -> None:

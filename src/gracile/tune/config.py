@@ -27,6 +27,9 @@ class TuneConfig:
         schedule: ``cosine`` to zero, ``step`` (times ``gamma`` at each milestone) or ``constant``.
         milestones: For ``step``: shares of the run, each between 0 and 1.
         gamma: For ``step``: factor at each milestone.
+        rewound: Share of the schedule that lies behind when the run begins, from 0 up to but without 1:
+            learning-rate rewinding goes through the end of the original's schedule again, ``lr`` being the
+            original's highest rate.
         warmup_epochs: Linear rise of the learning rate from zero; a part of an epoch is allowed.
         batch_size: Examples in a step, when the data are examples; ready batches keep their size.
         label_smoothing: Share of the target spread over all classes, from 0 up to but without 1.
@@ -60,6 +63,7 @@ class TuneConfig:
     schedule: str = "cosine"
     milestones: tuple[float, ...] = (0.5, 0.75)
     gamma: float = 0.1
+    rewound: float = 0.0
     warmup_epochs: float = 0.0
     batch_size: int = 128
     label_smoothing: float = 0.0
@@ -83,7 +87,7 @@ class TuneConfig:
         _need(0 <= self.warmup_epochs < self.epochs, "warmup_epochs", "0 up to epochs", self.warmup_epochs)
         _need(self.clip_norm is None or self.clip_norm > 0, "clip_norm", "above 0", self.clip_norm)
         _need(all(0 < share < 1 for share in self.milestones), "milestones", "in (0, 1)", self.milestones)
-        shares = ("momentum", "label_smoothing", "holdout", "ema_decay")
+        shares = ("momentum", "label_smoothing", "holdout", "ema_decay", "rewound")
         for name in shares:
             share = getattr(self, name)
             _need(share is None or 0 <= share < 1, name, "at least 0, below 1", share)

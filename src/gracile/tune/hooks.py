@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -24,7 +24,8 @@ class Hook(Protocol):
             hook.on_epoch_end(model, optimizer, step=step, epoch=epoch)
 
     ``step`` counts from 0 over the whole run, ``epoch`` from 1. A hook may narrow the model with
-    ``gracile.surgery.apply_``; it then brings an average of its own, ``ema_decay`` being None.
+    ``gracile.surgery.apply_``; unless it is a :class:`StatefulHook`, it then brings an average of its own,
+    ``ema_decay`` being None.
     """
 
     def on_step_begin(
@@ -44,3 +45,32 @@ class Hook(Protocol):
     ) -> None:
         """After the last step of an epoch, before the held-out part is judged."""
         return None
+
+
+@runtime_checkable
+class StatefulHook(Hook, Protocol):
+    """A hook that changes the model for good, and so must survive an interruption.
+
+    :func:`gracile.tune.fit` calls ``on_begin`` before the first step, stores ``memory`` in its checkpoints,
+    and hands it to ``resume`` before the checkpoint's weights are loaded, so that shapes fit. Epochs that end
+    before the hook is ``settled`` are of another model than the one asked for and never the best.
+    """
+
+    @property
+    def settled(self) -> bool:
+        """Whether the model has the form asked for."""
+        ...
+
+    def on_begin(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, *, average: nn.Module | None = None
+    ) -> None:
+        """Before the first step; ``average`` is the moving average of the weights, where there is one."""
+        ...
+
+    def memory(self) -> dict[str, Any]:
+        """What ``resume`` needs, as plain JSON data."""
+        ...
+
+    def resume(self, memory: dict[str, Any]) -> None:
+        """Give the model of ``on_begin`` the form that it had when ``memory`` was stored."""
+        ...

@@ -21,7 +21,7 @@ from .checkpoint import Checkpoint, State, copy_state, load_checkpoint, save_che
 from .config import TuneConfig
 from .ema import Ema
 from .evaluate import evaluate
-from .hooks import Hook
+from .hooks import Hook, StatefulHook
 from .loss import Loss
 from .optimizer import make_optimizer
 from .progress import Advance
@@ -38,12 +38,14 @@ class Session:
     ) -> None:
         self.model, self.source, self.config, self.loss = model, source, config, loss
         self.hooks = hooks
+        self.lasting = [hook for hook in hooks if isinstance(hook, StatefulHook)]
+        self.best_settled = True
         self.records: list[EpochRecord] = []
         self.best: State = {}
         self.best_epoch = 0
         self.step = 0
         self.resumed_after = 0
-        self.identity = _identity(model, config, source)
+        self.identity = _identity(model, config, source) | {"hooks": [type(h).__name__ for h in self.lasting]}
 
     def begin(self, accelerator: Accelerator, checkpoint: Path | None) -> None:
         """Move to the device, build optimizer and average, and take over a checkpoint's state."""
@@ -51,6 +53,8 @@ class Session:
         self.model.to(accelerator.device)
         self.optimizer = make_optimizer(self.model, self.config)
         self.ema = Ema(self.model, self.config.ema_decay) if self.config.ema_decay is not None else None
+        for hook in self.lasting:
+            hook.on_begin(self.model, self.optimizer, average=self.ema.averaged if self.ema else None)
         if checkpoint is not None and checkpoint.exists():
             self._restore(checkpoint)
         self.wrapped = accelerator.prepare_model(self.model)
@@ -130,7 +134,9 @@ class Session:
                 "identity": self.identity,
                 "records": [asdict(record) for record in self.records],
                 "best_epoch": self.best_epoch,
+                "best_settled": self.best_settled,
                 "step": self.step,
+                "hooks": [hook.memory() for hook in self.lasting],
             }
             average = copy_state(self.ema.averaged) if self.ema else {}
             state = Checkpoint(
@@ -162,6 +168,7 @@ class Session:
             warmup=round(config.warmup_epochs * steps),
             milestones=config.milestones,
             gamma=config.gamma,
+            rewound=config.rewound,
         )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -201,12 +208,23 @@ class Session:
         both = broadcast(torch.tensor([score.loss, score.accuracy], dtype=torch.float64).to(self._where))
         return both[0].item(), both[1].item()
 
+    @property
+    def settled(self) -> bool:
+        """Whether the model has the form that the hooks work towards."""
+        return all(hook.settled for hook in self.lasting)
+
     def _remember(self, record: EpochRecord) -> None:
+        comparable, self.best_settled = self.best_settled and self.settled, self.settled
         if record.holdout_loss is None or record.holdout_accuracy is None:
             self.best_epoch = record.epoch
             return
         same_shapes = _shapes(self.best) == _shapes(self.judged.state_dict())
-        if self.best_epoch and same_shapes and _merit(record) <= _merit(self.records[self.best_epoch - 1]):
+        if (
+            self.best_epoch
+            and comparable
+            and same_shapes
+            and _merit(record) <= _merit(self.records[self.best_epoch - 1])
+        ):
             return
         self.best_epoch, self.best = record.epoch, copy_state(self.judged)
 
@@ -219,11 +237,14 @@ class Session:
                 found=_difference(state.facts.get("identity") or {}, self.identity),
                 do="Delete it to start anew, or go back to the run it belongs to.",
             )
+        for hook, memory in zip(self.lasting, state.facts["hooks"], strict=True):
+            hook.resume(memory)
         self.model.load_state_dict(state.model)
         self.optimizer.load_state_dict(state.optimizer)
         if self.ema:
             self.ema.averaged.load_state_dict(state.ema)
         self.best, self.best_epoch = state.best, state.facts["best_epoch"]
+        self.best_settled = state.facts["best_settled"]
         self.records = [EpochRecord(**record) for record in state.facts["records"]]
         self.step, self.resumed_after = state.facts["step"], len(self.records)
 

@@ -14,6 +14,7 @@ from .fold import FoldStep as FoldStep
 from .prune import PruneStep as PruneStep
 from .prune_depth import PruneDepthStep as PruneDepthStep
 from .quantize import QuantizeStep as QuantizeStep
+from .sparsify import SparsifyStep as SparsifyStep
 from .train import TrainStep as TrainStep
 from .tune import TuneStep as TuneStep
 
@@ -21,6 +22,7 @@ STEPS: dict[str, type[Step]] = {
     "train": TrainStep,
     "prune": PruneStep,
     "prune_depth": PruneDepthStep,
+    "sparsify": SparsifyStep,
     "tune": TuneStep,
     "fold": FoldStep,
     "quantize": QuantizeStep,

@@ -107,9 +107,15 @@ class PruneStep(Step):
     """Refit each consumer of removed channels by least squares."""
     reestimate_bn: bool = True
     """Estimate batch-norm statistics again afterwards."""
+    reset: bool = False
+    """Give the narrow network new random weights: the baseline that trains the same architecture from
+    scratch. With a norm as the criterion and ``budget: {macs: ...}``, it is the uniformly narrowed
+    network."""
 
     def run(self, state: State, bench: Bench) -> Outcome:
         """Choose widths, prove the surgery, remove the channels, refit what reads them."""
+        from dataclasses import replace
+
         from gracile import prune, surgery
 
         from ..state import Change, Outcome
@@ -138,9 +144,14 @@ class PruneStep(Step):
             reestimate_bn=self.reestimate_bn,
             seed=bench.seed,
         )
-        data = to_plain(plan)
+        if self.reset:
+            model = prune.fresh(surgery.apply(state.model, plan), bench.seed)
+        after = state.changed(model, Change(kind="prune", plan=to_plain(plan)))
+        if state.masks is not None:
+            masks = prune.narrow_masks(state.masks, plan.slices)
+            after = replace(after, model=prune.apply_masks_(model, masks), masks=masks)
         return Outcome(
-            state=state.changed(model, Change(kind="prune", plan=data)),
+            state=after,
             summary=f"{plan.criterion}, multiply-adds {count_text(plan.macs_before)} -> "
             f"{count_text(plan.macs_after)}, parameters {count_text(plan.params_before)} -> "
             f"{count_text(plan.params_after)}",

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from gracile.records import SparsityPoint, to_plain
+
 from ..schema import Step
+from .gradual import GradualPart
 
 if TYPE_CHECKING:
+    from gracile.prune import GradualChannels, GradualMasks
     from gracile.tune import Loss, TuneConfig
 
     from ..state import Bench, Outcome, State
@@ -34,6 +38,8 @@ class TrainingStep(Step):
     """For ``step``: shares of the run."""
     gamma: float = Field(default=0.1, gt=0, le=1)
     """For ``step``: factor at each milestone."""
+    rewound: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the learning-rate schedule that lies behind when training begins."""
     warmup_epochs: float = Field(default=0.0, ge=0)
     batch_size: int = Field(default=128, ge=1)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
@@ -51,10 +57,14 @@ class TrainingStep(Step):
     """The data set's own augmentation (crops, flips)."""
     train_images: int | None = Field(default=None, ge=1)
     """Use only so many training images, drawn by the seed; all when empty."""
+    gradual: GradualPart | None = None
+    """Prune during the training."""
 
     def check(self) -> None:
         """Refuse what the training's configuration refuses."""
         self.config(seed=0)
+        if self.gradual is not None:
+            self.gradual.check_gradual(self.epochs)
 
     def config(self, seed: int) -> TuneConfig:
         """The fields as the library's own configuration."""
@@ -69,7 +79,7 @@ class TrainingStep(Step):
 
     def run(self, state: State, bench: Bench) -> Outcome:
         """Train ``state.model`` in place; goes on from ``bench.partial`` after an interruption."""
-        from gracile import tune
+        from gracile import prune, tune
 
         from ..state import Outcome
 
@@ -78,22 +88,26 @@ class TrainingStep(Step):
         if self.train_images is not None and self.train_images < len(examples):
             chosen = torch_order(len(examples), bench.seed)[: self.train_images]
             examples = examples.subset(chosen)
-        steps = max(int(len(examples) * (1 - self.holdout)) // self.batch_size, 1) * self.epochs
+        steps = max(int(len(examples) * (1 - self.holdout)) // self.batch_size, 1)
+        gradual = None if self.gradual is None else self.gradual.hook(state, bench, self.epochs, steps)
+        keeping = [hook for hook in (state.masks and prune.Masks(state.masks), gradual) if hook]
         history = tune.fit(
             state.model,
             examples,
             config,
             loss=self.loss(bench),
-            hooks=(Ticker(bench.tick, steps, self.epochs),),
+            hooks=(*keeping, Ticker(bench.tick, steps * self.epochs, self.epochs)),
             checkpoint=bench.partial,
         )
         state.model.eval()
         best = history.best
         shown = best.train_accuracy if best.holdout_accuracy is None else best.holdout_accuracy
         which = "training" if best.holdout_accuracy is None else "held-out"
+        pruned = "" if gradual is None else f", {100 * gradual.points[-1].sparsity:.1f} % of the weights gone"
         return Outcome(
-            state=state,
-            summary=f"{len(history.epochs)} epochs, {shown:.1f} % on {which} images in epoch {best.epoch}",
+            state=state if gradual is None else with_pruning(state, gradual),
+            summary=f"{len(history.epochs)} epochs, {shown:.1f} % on {which} images in epoch {best.epoch}"
+            + pruned,
             detail={
                 "epochs": [asdict(epoch) for epoch in history.epochs],
                 "best_epoch": history.best_epoch,
@@ -101,8 +115,29 @@ class TrainingStep(Step):
                 "holdout_size": history.holdout_size,
                 "train_images": len(examples),
                 "resumed_after": history.resumed_after,
-            },
+            }
+            | ({} if gradual is None else {"sparsity": sparsity_curve(gradual.points, best.steps)}),
         )
+
+
+def with_pruning(state: State, hook: GradualMasks | GradualChannels) -> State:
+    """The state after a training that masked weights or removed channels."""
+    from dataclasses import replace
+
+    from gracile import prune
+
+    from ..state import Change
+
+    if isinstance(hook, prune.GradualMasks):
+        return state if hook.plan is None else replace(state, masks=prune.join_masks(state.masks, hook.plan))
+    for plan in hook.plans:
+        state = state.changed(state.model, Change(kind="prune", plan=to_plain(plan)))
+    return state
+
+
+def sparsity_curve(points: Sequence[SparsityPoint], steps: int) -> list[dict[str, Any]]:
+    """Points for the report, ``steps`` training steps being an epoch."""
+    return [to_plain(point) | {"epoch": point.step / steps} for point in points]
 
 
 def torch_order(count: int, seed: int) -> list[int]:
