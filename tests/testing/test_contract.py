@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -48,6 +49,15 @@ def prune_with(criterion: prune.Criterion, budget: Budget) -> Technique:
     return run
 
 
+def less_is_more(model: nn.Module, inputs: Inputs, seed: int) -> Outcome:
+    """Two reductions, as if no training came between."""
+    small = copy.deepcopy(model)
+    reducer = prune.LessIsMore(small, inputs, threshold=prune.Relative(ratio=0.4), every=1, seed=seed)
+    for _ in range(2):
+        reducer.step(small)
+    return Outcome(model=small, plan=reducer.plan)
+
+
 def folding(model: nn.Module, inputs: Inputs, seed: int) -> Outcome:
     """Fold whatever can be folded."""
     plan = fold.plan(model, inputs)
@@ -68,11 +78,13 @@ def quantize_with(scheme: quantize.Scheme) -> Technique:
 TECHNIQUES: dict[str, Technique] = {
     **{f"criterion {name}": prune_with(kind(), BUDGETS["macs"]) for name, kind in prune.CRITERIA.items()},
     **{f"budget {name}": prune_with(prune.L1(), budget) for name, budget in BUDGETS.items()},
+    "less is more": less_is_more,
     "fold": folding,
     **{f"scheme {name}": quantize_with(scheme) for name, scheme in SCHEMES.items()},
 }
 NETWORKS = {
     "criterion l1": ("residual", "concat", "grouped", "attention"),
+    "less is more": ("residual", "concat", "grouped"),
     "fold": ("residual", "concat", "depthwise", "upsampling", "sequence", "volume"),
     "scheme mse": ("residual", "concat", "depthwise"),
 }

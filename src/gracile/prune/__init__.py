@@ -16,6 +16,7 @@ from .criterion import Criterion as Criterion
 from .criterion import Scene as Scene
 from .l1 import L1 as L1
 from .l2 import L2 as L2
+from .less_is_more import LessIsMore as LessIsMore
 from .names import BUDGETS as BUDGETS
 from .names import CRITERIA as CRITERIA
 from .planning import plan as plan
@@ -23,3 +24,7 @@ from .random import Random as Random
 from .reconstruct import Refit as Refit
 from .reconstruct import reconstruct_ as reconstruct_
 from .reconstruction import Reconstruction as Reconstruction
+from .shrink import Absolute as Absolute
+from .shrink import Relative as Relative
+from .shrink import Threshold as Threshold
+from .shrink import proximal as proximal

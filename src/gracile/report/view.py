@@ -57,12 +57,15 @@ def figures(run: Run) -> tuple[Figure, ...]:
             more=True,
             note=f"{place}; before: {runtime_text(before.runtime)}",
         ),
-        _figure(
-            "File", before.size_bytes, after.size_bytes, bytes_text, note="float ONNX against deployed file"
-        ),
+        _figure("File", before.size_bytes, after.size_bytes, bytes_text, note=_file_note(run)),
         _figure("Multiply-adds", before.macs, after.macs, count_text, note="counted, one image"),
         _figure("Parameters", before.params, after.params, count_text, note="counted"),
     )
+
+
+def _file_note(run: Run) -> str:
+    weights = str(run.plan.get("deployed", "")).endswith(".safetensors")
+    return "weights before and after" if weights else "float ONNX against deployed file"
 
 
 def _figure(name: str, before: float, after: float, text: Any, *, more: bool = False, note: str) -> Figure:
@@ -172,11 +175,15 @@ def accuracy_path(run: Run) -> Series:
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """Training curves of one step: accuracies in percent and losses in nats over epochs."""
+    """Training curves of one step: accuracies in percent and losses in nats over epochs.
+
+    ``left`` is the share of the parameters left, in percent, where training removed some.
+    """
 
     step: str
     accuracy: tuple[Series, ...]
     loss: tuple[Series, ...]
+    left: tuple[Series, ...] = ()
 
 
 def training_curves(run: Run) -> tuple[Curve, ...]:
@@ -186,6 +193,7 @@ def training_curves(run: Run) -> tuple[Curve, ...]:
             step=str(curve["step"]),
             accuracy=_series(curve["epochs"], "accuracy"),
             loss=_series(curve["epochs"], "loss"),
+            left=_left(curve["epochs"]),
         )
         for curve in run.curves
     )
@@ -200,6 +208,15 @@ def _series(epochs: list[dict[str, Any]], what: str) -> tuple[Series, ...]:
             ys = [float(epoch[f"{part}_{what}"]) for epoch in known]
             found.append(Series(name=f"{what}, {name}", x=xs, y=ys, colour=colour))
     return tuple(found)
+
+
+def _left(epochs: list[dict[str, Any]]) -> tuple[Series, ...]:
+    known = [epoch for epoch in epochs if epoch.get("params_left") is not None]
+    if not known:
+        return ()
+    xs = [float(epoch["epoch"]) for epoch in known]
+    ys = [float(epoch["params_left"]) for epoch in known]
+    return (Series(name="parameters left", x=xs, y=ys, colour=2),)
 
 
 def widths_table(run: Run) -> tuple[dict[str, Any], ...]:

@@ -8,6 +8,7 @@ from .ema import Ema as Ema
 from .evaluate import Score as Score
 from .evaluate import evaluate as evaluate
 from .hooks import Hook as Hook
+from .hooks import Resumable as Resumable
 from .loop import fit as fit
 from .loss import CrossEntropy as CrossEntropy
 from .loss import Loss as Loss

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -44,3 +44,16 @@ class Hook(Protocol):
     ) -> None:
         """After the last step of an epoch, before the held-out part is judged."""
         return None
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """A hook with a state of its own that a checkpoint keeps, such as what it did to the model's shapes."""
+
+    def state(self) -> dict[str, Any]:
+        """The state as plain JSON data."""
+        ...
+
+    def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer, state: Any) -> None:
+        """Take over a state; called on the model as training found it, before its weights are loaded."""
+        ...

@@ -21,7 +21,7 @@ from .checkpoint import Checkpoint, State, copy_state, load_checkpoint, save_che
 from .config import TuneConfig
 from .ema import Ema
 from .evaluate import evaluate
-from .hooks import Hook
+from .hooks import Hook, Resumable
 from .loss import Loss
 from .optimizer import make_optimizer
 from .progress import Advance
@@ -131,6 +131,7 @@ class Session:
                 "records": [asdict(record) for record in self.records],
                 "best_epoch": self.best_epoch,
                 "step": self.step,
+                "hooks": [hook.state() if isinstance(hook, Resumable) else None for hook in self.hooks],
             }
             average = copy_state(self.ema.averaged) if self.ema else {}
             state = Checkpoint(
@@ -219,6 +220,9 @@ class Session:
                 found=_difference(state.facts.get("identity") or {}, self.identity),
                 do="Delete it to start anew, or go back to the run it belongs to.",
             )
+        for hook, kept in zip(self.hooks, state.facts.get("hooks", ()), strict=False):
+            if isinstance(hook, Resumable) and kept is not None:
+                hook.restore(self.model, self.optimizer, kept)
         self.model.load_state_dict(state.model)
         self.optimizer.load_state_dict(state.optimizer)
         if self.ema:

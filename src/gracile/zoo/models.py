@@ -12,9 +12,11 @@ from torch import nn
 from gracile.errors import ModelError, did_you_mean, import_extra
 from gracile.records import is_user_code, user_function
 
+from .cifar_quick import cifar_quick
 from .cifar_resnet import resnet20, resnet32, resnet44, resnet56, resnet110
 from .demo_net import demo_net
 from .lenet import lenet
+from .lenet_cifar import lenet_cifar
 from .weights import load_weights
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -24,6 +26,8 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet56": resnet56,
     "resnet110": resnet110,
     "lenet": lenet,
+    "lenet_cifar": lenet_cifar,
+    "cifar_quick": cifar_quick,
     "demo_net": demo_net,
 }
 

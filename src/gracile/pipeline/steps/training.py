@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from gracile.errors import BadArgument
+from gracile.records import PrunePlan, count_text, from_plain, to_plain
+
 from ..schema import Step
+from .less_is_more import LessIsMorePart
 
 if TYPE_CHECKING:
-    from gracile.tune import Loss, TuneConfig
+    from torch import nn
+
+    from gracile.prune import LessIsMore
+    from gracile.tune import History, Loss, TuneConfig
 
     from ..state import Bench, Outcome, State
 
@@ -51,10 +58,19 @@ class TrainingStep(Step):
     """The data set's own augmentation (crops, flips)."""
     train_images: int | None = Field(default=None, ge=1)
     """Use only so many training images, drawn by the seed; all when empty."""
+    less_is_more: LessIsMorePart | None = None
+    """Remove channels while training."""
 
     def check(self) -> None:
         """Refuse what the training's configuration refuses."""
         self.config(seed=0)
+        if self.less_is_more is not None and self.ema_decay is not None:
+            raise BadArgument(
+                "less_is_more",
+                wanted="ema_decay to be empty",
+                found=f"{self.ema_decay}",
+                do="An average over networks of several widths means nothing; leave one out.",
+            )
 
     def config(self, seed: int) -> TuneConfig:
         """The fields as the library's own configuration."""
@@ -78,20 +94,26 @@ class TrainingStep(Step):
         if self.train_images is not None and self.train_images < len(examples):
             chosen = torch_order(len(examples), bench.seed)[: self.train_images]
             examples = examples.subset(chosen)
-        steps = max(int(len(examples) * (1 - self.holdout)) // self.batch_size, 1) * self.epochs
+        steps = max(int(len(examples) * (1 - self.holdout)) // self.batch_size, 1)
+        reducer = None
+        if self.less_is_more is not None:
+            reducer = self.less_is_more.hook(
+                state.model, bench.inputs, epochs=self.epochs, steps=steps, seed=bench.seed
+            )
+        ticker = Ticker(bench.tick, steps * self.epochs, self.epochs)
         history = tune.fit(
             state.model,
             examples,
             config,
             loss=self.loss(bench),
-            hooks=(Ticker(bench.tick, steps, self.epochs),),
+            hooks=(ticker,) if reducer is None else (ticker, reducer),
             checkpoint=bench.partial,
         )
         state.model.eval()
         best = history.best
         shown = best.train_accuracy if best.holdout_accuracy is None else best.holdout_accuracy
         which = "training" if best.holdout_accuracy is None else "held-out"
-        return Outcome(
+        outcome = Outcome(
             state=state,
             summary=f"{len(history.epochs)} epochs, {shown:.1f} % on {which} images in epoch {best.epoch}",
             detail={
@@ -103,6 +125,33 @@ class TrainingStep(Step):
                 "resumed_after": history.resumed_after,
             },
         )
+        return outcome if reducer is None else self._reduced(outcome, reducer, history)
+
+    def _reduced(self, outcome: Outcome, reducer: LessIsMore, history: History) -> Outcome:
+        """The outcome of a training that removed channels, with the share left after each epoch."""
+        from ..state import Change
+
+        plan, per_epoch = reducer.plan, history.epochs[0].steps if reducer.by_step else 1
+        ends = [reducer.params, *(reducer.params_after(e.epoch * per_epoch) for e in history.epochs)]
+        left = [100 * count / ends[0] for count in ends[1:]]
+        epochs = [old | {"params_left": n} for old, n in zip(outcome.detail["epochs"], left, strict=True)]
+        state = outcome.state
+        if plan.slices:
+            state = state.changed(state.model, Change(kind=self.step, plan=to_plain(plan)))
+        return replace(
+            outcome,
+            state=state,
+            summary=f"{outcome.summary}, parameters {count_text(ends[0])} -> {count_text(ends[-1])}",
+            detail=outcome.detail | {"epochs": epochs, "reductions": [to_plain(r) for r in reducer.history]},
+            skips=plan.skipped,
+        )
+
+    @classmethod
+    def restore(cls, model: nn.Module, plan: dict[str, Any]) -> nn.Module:
+        """Give ``model`` the widths that a reduction during training left."""
+        from gracile import surgery
+
+        return surgery.apply_(model, from_plain(PrunePlan, plan))
 
 
 def torch_order(count: int, seed: int) -> list[int]:
