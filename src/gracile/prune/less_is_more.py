@@ -5,8 +5,8 @@ reversed, layer by layer, relative), the interval between reductions, the remova
 the end from Marelli, "Implémentation d'un algorithme de réduction de taille des réseaux de neurones"
 (LIMutils), Idiap-RR-03-2018, sections 3.3, 4.3 and 4.7. Where we differ: groups come from the traced graph,
 so residual trunks, concatenations and depthwise layers need no code of their own; the constant that a removed
-channel emits goes into the next bias, so that removing a channel of weight zero changes no output; momenta and
-other optimizer state follow.
+channel emits goes into the next bias, so that removing a channel of weight zero changes no output; momenta
+and other optimizer state follow.
 """
 
 from __future__ import annotations
