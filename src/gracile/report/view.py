@@ -63,9 +63,13 @@ def figures(run: Run) -> tuple[Figure, ...]:
     )
 
 
+def only_weights(run: Run) -> bool:
+    """Whether the run only trained: it leaves weights, not a file to deploy."""
+    return str(run.plan.get("deployed", "")).endswith(".safetensors")
+
+
 def _file_note(run: Run) -> str:
-    weights = str(run.plan.get("deployed", "")).endswith(".safetensors")
-    return "weights before and after" if weights else "float ONNX against deployed file"
+    return "weights before and after" if only_weights(run) else "float ONNX against deployed file"
 
 
 def _figure(name: str, before: float, after: float, text: Any, *, more: bool = False, note: str) -> Figure:
