@@ -13,7 +13,7 @@ import pytest
 import gracile.cli.compress as compress_module
 from gracile.errors import CaptureError, UsageError
 
-VERBS = ("demo", "compress", "inspect", "bench", "report", "schema")
+VERBS = ("demo", "train", "compress", "inspect", "bench", "report", "schema")
 
 
 def test_help_lists_the_verbs(gracile: Any) -> None:

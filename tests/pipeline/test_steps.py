@@ -29,7 +29,7 @@ def test_criteria_and_ranges_are_those_of_the_library() -> None:
 def test_tuning_fields_and_defaults_are_those_of_the_library() -> None:
     ours = {name: info.default for name, info in TuneStep.model_fields.items()}
     theirs = {field.name: field.default for field in fields(tune.TuneConfig)}
-    own = {"step", "name", "train_images", "distill", "temperature", "gradual"}
+    own = {"step", "name", "train_images", "distill", "temperature", "gradual", "less_is_more"}
     assert set(ours) - own == set(theirs) - {"seed"}
     assert {name: ours[name] for name in theirs if name != "seed"} == {
         k: v for k, v in theirs.items() if k != "seed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -68,6 +69,15 @@ def mask_with(granularity: prune.Granularity, criterion: prune.EntryCriterion) -
     return run
 
 
+def less_is_more(model: nn.Module, inputs: Inputs, seed: int) -> Outcome:
+    """Two reductions, as if no training came between."""
+    small = copy.deepcopy(model)
+    reducer = prune.LessIsMore(small, inputs, threshold=prune.Relative(ratio=0.4), every=1, seed=seed)
+    for _ in range(2):
+        reducer.step(small)
+    return Outcome(model=small, plan=reducer.plan)
+
+
 def folding(model: nn.Module, inputs: Inputs, seed: int) -> Outcome:
     """Fold whatever can be folded."""
     plan = fold.plan(model, inputs)
@@ -91,6 +101,7 @@ TECHNIQUES: dict[str, Technique] = {
     "merge": merging,
     **{f"granularity {n}": mask_with(kind, prune.EntryNorm()) for n, kind in prune.GRANULARITIES.items()},
     **{f"entries {n}": mask_with(prune.Element(), way) for n, way in prune.ENTRY_CRITERIA.items()},
+    "less is more": less_is_more,
     "fold": folding,
     **{f"scheme {name}": quantize_with(scheme) for name, scheme in SCHEMES.items()},
 }
@@ -98,6 +109,7 @@ NETWORKS = {
     "criterion l1": ("residual", "concat", "grouped", "attention"),
     "criterion taylor": ("plain", "attention"),
     "merge": ("plain", "residual"),
+    "less is more": ("residual", "concat", "grouped"),
     "fold": ("residual", "concat", "depthwise", "upsampling", "sequence", "volume"),
     "scheme mse": ("residual", "concat", "depthwise"),
 }

@@ -19,27 +19,42 @@ class StoppedError(GracileError):
     """The user pressed Ctrl-C; what was finished is kept."""
 
 
+RecipeArgument = Annotated[
+    Path, typer.Argument(help="A recipe in YAML; `gracile schema` says what it may hold.")
+]
+DataRoot = Annotated[
+    Path | None, typer.Option(envvar="GRACILE_DATA", help="Folder of data sets and weights.")
+]
+Out = Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME when not given.")]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a field: steps.tune.epochs=2."),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")]
+
+
 def compress(
-    recipe: Annotated[Path, typer.Argument(help="A recipe in YAML; `gracile schema` says what it may hold.")],
-    data_root: Annotated[
-        Path | None, typer.Option(envvar="GRACILE_DATA", help="Folder of data sets and weights.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME when not given.")] = None,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a field: steps.tune.epochs=2."),
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    recipe: RecipeArgument,
+    data_root: DataRoot = None,
+    out: Out = None,
+    assignments: Assignments = None,
+    resume: Resume = False,
 ) -> None:
     """Compress a model by a recipe; leave the deployable file, run.json and report.html in --out."""
     from gracile.pipeline import load_recipe
 
     read = load_recipe(recipe, assignments)
     folder = out or Path("runs") / read.name
-    command = ["gracile compress", str(recipe), f"--out {folder}"]
+    again = go_on("compress", recipe, folder, data_root, assignments)
+    carry_out(read, folder, data_root=data_root, resume=resume, again=again)
+
+
+def go_on(verb: str, recipe: Path, out: Path, data_root: Path | None, assignments: list[str] | None) -> str:
+    """The command that goes on with a run that was stopped."""
+    command = [f"gracile {verb}", str(recipe), f"--out {out}"]
     command += [f"--data-root {data_root}"] if data_root else []
     command += [f"--set {text}" for text in assignments or ()]
-    carry_out(read, folder, data_root=data_root, resume=resume, again=" ".join([*command, "--resume"]))
+    return " ".join([*command, "--resume"])
 
 
 def carry_out(recipe: Recipe, out: Path, *, data_root: Path | None, resume: bool, again: str) -> None:
@@ -55,5 +70,7 @@ def carry_out(recipe: Recipe, out: Path, *, data_root: Path | None, resume: bool
             str(out), wanted="to finish the run", found=found, do=f"Go on with: {again}"
         ) from stop
     show_run(run)
-    console().print(f"The file to deploy: {out / run.plan['deployed']}", soft_wrap=True, markup=False)
+    file = out / run.plan["deployed"]
+    what = "The weights" if file.suffix == ".safetensors" else "The file to deploy"
+    console().print(f"{what}: {file}", soft_wrap=True, markup=False)
     console().print(f"The report: {page}", soft_wrap=True, markup=False)

@@ -19,6 +19,7 @@ from .inspect import inspect
 from .report import report
 from .schema import schema
 from .show import error_console
+from .train import train
 
 app = typer.Typer(
     name="gracile",
@@ -28,7 +29,7 @@ app = typer.Typer(
     help="Makes a trained PyTorch network smaller and faster, proves what it did on your own model, and "
     "hands over the file you deploy.",
 )
-for verb in (demo, compress, inspect, bench, report, schema):
+for verb in (demo, train, compress, inspect, bench, report, schema):
     app.command()(verb)
 
 

@@ -75,7 +75,8 @@ def _before_after(run: Run) -> Table:
         ("parameters", count_text, before.params, after.params),
         ("images/s", number_text, before.images_per_s, after.images_per_s),
     ):
-        table.add_row(name, text(old), text(new), ratio_text(new / old) if old else "")
+        if old or new:  # a run that only trains measures no speed
+            table.add_row(name, text(old), text(new), ratio_text(new / old) if old else "")
     return table
 
 

@@ -108,6 +108,19 @@ def save_record(out: Path, stage: str, checkpoint: Checkpoint) -> None:
 
 def _save_weights(out: Path, stage: str, model: nn.Module, previous: Checkpoint | None) -> tuple[str, str]:
     path = out / FOLDER / stage / "weights.safetensors"
+    checksum = write_weights(path, model)
+    if previous is not None and previous.weights_sha256 == checksum:
+        path.unlink()
+        return previous.weights, checksum
+    return str(path.relative_to(out)), checksum
+
+
+def write_weights(path: Path, model: nn.Module) -> str:
+    """Write a model's weights as safetensors, wholly or not at all, and return their checksum.
+
+    Raises:
+        StorageError: No space left, or the folder cannot be written.
+    """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _unshared(model).items()}
     with atomic_write(path) as temporary:
         try:
@@ -116,11 +129,7 @@ def _save_weights(out: Path, stage: str, model: nn.Module, previous: Checkpoint 
             raise StorageError(
                 str(path), wanted="to write this file", found=str(error), do="Free some space, then --resume."
             ) from error
-    checksum = sha256(path)
-    if previous is not None and previous.weights_sha256 == checksum:
-        path.unlink()
-        return previous.weights, checksum
-    return str(path.relative_to(out)), checksum
+    return sha256(path)
 
 
 def _unshared(model: nn.Module) -> dict[str, Tensor]:

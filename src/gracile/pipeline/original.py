@@ -45,13 +45,13 @@ class Original:
                 "accuracy": found.accuracy.percent,
                 "n": found.accuracy.n,
                 "predictions": found.predicted.tolist(),
-                "layers": [_row(layer) for layer in cost.layers if layer.weight_shape],
+                "layers": [layer_row(layer) for layer in cost.layers if layer.weight_shape],
             },
             artifacts=(artifact,),
         )
 
 
-def _row(layer: LayerCost) -> dict[str, Any]:
+def layer_row(layer: LayerCost) -> dict[str, Any]:
     return {"name": layer.name, "kind": layer.kind, "width": layer.weight_shape[0], "macs": layer.macs}
 
 

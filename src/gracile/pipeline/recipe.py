@@ -113,6 +113,11 @@ class Recipe(Part):
         """One name for each step, no name twice."""
         return tuple(step_names([{"name": step.name, "step": step.step} for step in self.steps]))
 
+    @property
+    def only_trains(self) -> bool:
+        """Whether no step comes after the original is made: there is nothing to compress."""
+        return all(step.makes_original for step in self.steps)
+
 
 def _order(index: int, wanted: str, found: str, do: str) -> PydanticCustomError:
     context = {"index": index, "found": found, "do": do}

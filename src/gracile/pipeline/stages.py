@@ -9,8 +9,11 @@ from typing import Any
 from .compare import Compare
 from .original import Int8Only, Original
 from .recipe import Recipe
+from .schema import Step
 from .state import Bench, Outcome, State
 from .steps import QuantizeStep
+from .steps.training import TrainingStep
+from .trained import Start, Trained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +33,11 @@ class Stage:
 
 
 def stages(recipe: Recipe) -> tuple[Stage, ...]:
-    """List the stages of ``recipe``: steps that make the original, the original measured, the same only
-    quantized, the other steps, the comparison."""
+    """List the stages of ``recipe``.
+
+    They are: steps that make the original, the original measured, the same only quantized, the other steps,
+    the comparison. A recipe that only trains has nothing to compare but its own start.
+    """
     measure = recipe.measure
     steps = [
         Stage(
@@ -43,13 +49,20 @@ def stages(recipe: Recipe) -> tuple[Stage, ...]:
         )
         for name, step in zip(recipe.step_names, recipe.steps, strict=True)
     ]
+    if recipe.only_trains:
+        start = _measuring("original", measure.accuracy_config, Start(measure))
+        return (start, *steps, _measuring("compare", measure.accuracy_config, Trained(measure)))
     originals = sum(step.makes_original for step in recipe.steps)
     beside = [_measuring("original", measure.accuracy_config, Original(measure))]
     quantize = next((step for step in recipe.steps if isinstance(step, QuantizeStep)), None)
-    if quantize and measure.reference_int8 and any(step.structural for step in recipe.steps):
+    if quantize and measure.reference_int8 and any(_narrows(step) for step in recipe.steps):
         beside.append(_measuring("int8-only", quantize.model_dump(exclude={"name"}), Int8Only(quantize)))
     last = _measuring("compare", measure.model_dump(), Compare(measure))
     return (*steps[:originals], *beside, *steps[originals:], last)
+
+
+def _narrows(step: Step) -> bool:
+    return step.structural or (isinstance(step, TrainingStep) and step.less_is_more is not None)
 
 
 def _measuring(name: str, config: dict[str, Any], work: Callable[[State, Bench], Outcome]) -> Stage:

@@ -41,6 +41,7 @@ from .granularity import NofM as NofM
 from .granularity import OutputChannel as OutputChannel
 from .l1 import L1 as L1
 from .l2 import L2 as L2
+from .less_is_more import LessIsMore as LessIsMore
 from .lp import Lp as Lp
 from .masking import apply_masks as apply_masks
 from .masking import apply_masks_ as apply_masks_
@@ -71,6 +72,10 @@ from .schedules import OneShot as OneShot
 from .schedules import Pace as Pace
 from .schedules import Rounds as Rounds
 from .schedules import Schedule as Schedule
+from .shrink import Absolute as Absolute
+from .shrink import Relative as Relative
+from .shrink import Threshold as Threshold
+from .shrink import proximal as proximal
 from .similarity import Similarity as Similarity
 from .singe import SInGE as SInGE
 from .taylor import Taylor as Taylor

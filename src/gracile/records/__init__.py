@@ -29,6 +29,7 @@ from .prune_plan import PrunePlan as PrunePlan
 from .quant_plan import EdgeQuant as EdgeQuant
 from .quant_plan import QuantPlan as QuantPlan
 from .quant_plan import WeightQuant as WeightQuant
+from .reduction import Reduction as Reduction
 from .run import Artifact as Artifact
 from .run import Headline as Headline
 from .run import Run as Run

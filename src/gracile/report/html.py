@@ -21,7 +21,15 @@ from gracile.records import (
 )
 
 from .charts import bars, lines, width_bar
-from .view import accuracy_path, figures, layer_rows, speed_groups, training_curves, widths_table
+from .view import (
+    accuracy_path,
+    figures,
+    layer_rows,
+    only_weights,
+    speed_groups,
+    training_curves,
+    widths_table,
+)
 
 
 def html(run: Run) -> str:
@@ -45,6 +53,7 @@ def html(run: Run) -> str:
     page = environment.get_template("report.html.j2")
     return page.render(
         run=run,
+        verb="train" if only_weights(run) else "compress",
         style=Markup(_template("style.css")),  # ours, not the user's
         figures=figures(run),
         speeds=speed_groups(run),

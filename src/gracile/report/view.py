@@ -57,12 +57,19 @@ def figures(run: Run) -> tuple[Figure, ...]:
             more=True,
             note=f"{place}; before: {runtime_text(before.runtime)}",
         ),
-        _figure(
-            "File", before.size_bytes, after.size_bytes, bytes_text, note="float ONNX against deployed file"
-        ),
+        _figure("File", before.size_bytes, after.size_bytes, bytes_text, note=_file_note(run)),
         _figure("Multiply-adds", before.macs, after.macs, count_text, note="counted, one image"),
         _figure("Parameters", before.params, after.params, count_text, note="counted"),
     )
+
+
+def only_weights(run: Run) -> bool:
+    """Whether the run only trained: it leaves weights, not a file to deploy."""
+    return str(run.plan.get("deployed", "")).endswith(".safetensors")
+
+
+def _file_note(run: Run) -> str:
+    return "weights before and after" if only_weights(run) else "float ONNX against deployed file"
 
 
 def _figure(name: str, before: float, after: float, text: Any, *, more: bool = False, note: str) -> Figure:
@@ -172,13 +179,16 @@ def accuracy_path(run: Run) -> Series:
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """Training curves of one step: accuracies in percent, losses in nats and sparsity in percent over
-    epochs."""
+    """Training curves of one step: accuracies in percent, losses in nats and sparsity in percent over epochs.
+
+    ``left`` is the share of the parameters left, in percent, where training removed some.
+    """
 
     step: str
     accuracy: tuple[Series, ...]
     loss: tuple[Series, ...]
     sparsity: tuple[Series, ...] = ()
+    left: tuple[Series, ...] = ()
 
 
 def training_curves(run: Run) -> tuple[Curve, ...]:
@@ -189,6 +199,7 @@ def training_curves(run: Run) -> tuple[Curve, ...]:
             accuracy=_series(curve["epochs"], "accuracy"),
             loss=_series(curve["epochs"], "loss"),
             sparsity=_sparsity(curve.get("sparsity", [])),
+            left=_left(curve["epochs"]),
         )
         for curve in run.curves
     )
@@ -217,6 +228,15 @@ def _sparsity(points: list[dict[str, Any]]) -> tuple[Series, ...]:
         Series(name="densest layer", x=xs, y=[100 * float(min(shares)) for shares in layers], colour=1),
         Series(name="sparsest layer", x=xs, y=[100 * float(max(shares)) for shares in layers], colour=2),
     )
+
+
+def _left(epochs: list[dict[str, Any]]) -> tuple[Series, ...]:
+    known = [epoch for epoch in epochs if epoch.get("params_left") is not None]
+    if not known:
+        return ()
+    xs = [float(epoch["epoch"]) for epoch in known]
+    ys = [float(epoch["params_left"]) for epoch in known]
+    return (Series(name="parameters left", x=xs, y=ys, colour=2),)
 
 
 def widths_table(run: Run) -> tuple[dict[str, Any], ...]:

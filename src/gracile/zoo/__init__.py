@@ -3,6 +3,8 @@
 Nothing here downloads: pretrained weights come from a file that the user names.
 """
 
+from .cifar_quick import CifarQuick as CifarQuick
+from .cifar_quick import cifar_quick as cifar_quick
 from .cifar_resnet import BasicBlock as BasicBlock
 from .cifar_resnet import CifarResNet as CifarResNet
 from .cifar_resnet import PadShortcut as PadShortcut
@@ -19,6 +21,8 @@ from .inputs import example_inputs as example_inputs
 from .inputs import input_shape as input_shape
 from .lenet import LeNet as LeNet
 from .lenet import lenet as lenet
+from .lenet_cifar import LeNetCifar as LeNetCifar
+from .lenet_cifar import lenet_cifar as lenet_cifar
 from .models import MODELS as MODELS
 from .models import load_model as load_model
 from .speech_nets import LidNet as LidNet

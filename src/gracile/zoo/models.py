@@ -12,9 +12,11 @@ from torch import nn
 from gracile.errors import ModelError, did_you_mean, import_extra
 from gracile.records import is_user_code, user_function
 
+from .cifar_quick import cifar_quick
 from .cifar_resnet import resnet20, resnet20b, resnet32, resnet44, resnet56, resnet56b, resnet110
 from .demo_net import demo_net
 from .lenet import lenet
+from .lenet_cifar import lenet_cifar
 from .speech_nets import lid, sad
 from .vgg import vgg19
 from .weights import load_weights
@@ -34,6 +36,8 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "lenet": lenet,
     "sad": sad,
     "lid": lid,
+    "lenet_cifar": lenet_cifar,
+    "cifar_quick": cifar_quick,
     "demo_net": demo_net,
 }
 

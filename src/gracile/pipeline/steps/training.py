@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from gracile.records import SparsityPoint, to_plain
+from gracile.errors import BadArgument
+from gracile.records import PrunePlan, SparsityPoint, count_text, from_plain, to_plain
 
 from ..schema import Step
 from .gradual import GradualPart
+from .less_is_more import LessIsMorePart
 
 if TYPE_CHECKING:
-    from gracile.prune import GradualChannels, GradualMasks
-    from gracile.tune import Loss, TuneConfig
+    from torch import nn
+
+    from gracile.prune import GradualChannels, GradualMasks, LessIsMore
+    from gracile.tune import History, Loss, TuneConfig
 
     from ..state import Bench, Outcome, State
 
@@ -59,12 +63,16 @@ class TrainingStep(Step):
     """Use only so many training images, drawn by the seed; all when empty."""
     gradual: GradualPart | None = None
     """Prune during the training."""
+    less_is_more: LessIsMorePart | None = None
+    """Remove channels while training."""
 
     def check(self) -> None:
         """Refuse what the training's configuration refuses."""
         self.config(seed=0)
         if self.gradual is not None:
             self.gradual.check_gradual(self.epochs)
+        if self.less_is_more is not None:
+            self._check_less_is_more()
 
     def config(self, seed: int) -> TuneConfig:
         """The fields as the library's own configuration."""
@@ -90,7 +98,8 @@ class TrainingStep(Step):
             examples = examples.subset(chosen)
         steps = max(int(len(examples) * (1 - self.holdout)) // self.batch_size, 1)
         gradual = None if self.gradual is None else self.gradual.hook(state, bench, self.epochs, steps)
-        keeping = [hook for hook in (state.masks and prune.Masks(state.masks), gradual) if hook]
+        reducer = None if self.less_is_more is None else self._reducer(state, bench, steps)
+        keeping = [hook for hook in (state.masks and prune.Masks(state.masks), gradual, reducer) if hook]
         history = tune.fit(
             state.model,
             examples,
@@ -104,7 +113,7 @@ class TrainingStep(Step):
         shown = best.train_accuracy if best.holdout_accuracy is None else best.holdout_accuracy
         which = "training" if best.holdout_accuracy is None else "held-out"
         pruned = "" if gradual is None else f", {100 * gradual.points[-1].sparsity:.1f} % of the weights gone"
-        return Outcome(
+        outcome = Outcome(
             state=state if gradual is None else with_pruning(state, gradual),
             summary=f"{len(history.epochs)} epochs, {shown:.1f} % on {which} images in epoch {best.epoch}"
             + pruned,
@@ -118,6 +127,58 @@ class TrainingStep(Step):
             }
             | ({} if gradual is None else {"sparsity": sparsity_curve(gradual.points, best.steps)}),
         )
+        return outcome if reducer is None else self._reduced(outcome, reducer, history)
+
+    def _check_less_is_more(self) -> None:
+        if self.ema_decay is not None:
+            raise BadArgument(
+                "less_is_more",
+                wanted="ema_decay to be empty",
+                found=f"{self.ema_decay}",
+                do="An average over networks of several widths means nothing; leave one out.",
+            )
+        if self.gradual is not None:
+            raise BadArgument(
+                "less_is_more", wanted="`gradual` to be empty", found="both",
+                do="Both remove weights while training; leave one out.",
+            )  # fmt: skip
+
+    def _reducer(self, state: State, bench: Bench, steps: int) -> LessIsMore:
+        assert self.less_is_more is not None
+        if state.masks:
+            raise BadArgument(
+                "less_is_more", wanted="a model without masks", found="masks of an earlier step",
+                do="Put `sparsify` behind the step that removes channels.",
+            )  # fmt: skip
+        return self.less_is_more.hook(
+            state.model, bench.inputs, epochs=self.epochs, steps=steps, seed=bench.seed
+        )
+
+    def _reduced(self, outcome: Outcome, reducer: LessIsMore, history: History) -> Outcome:
+        """The outcome of a training that removed channels, with the share left after each epoch."""
+        from ..state import Change
+
+        plan, per_epoch = reducer.plan, history.epochs[0].steps if reducer.by_step else 1
+        ends = [reducer.params, *(reducer.params_after(e.epoch * per_epoch) for e in history.epochs)]
+        left = [100 * count / ends[0] for count in ends[1:]]
+        epochs = [old | {"params_left": n} for old, n in zip(outcome.detail["epochs"], left, strict=True)]
+        state = outcome.state
+        if plan.slices:
+            state = state.changed(state.model, Change(kind=self.step, plan=to_plain(plan)))
+        return replace(
+            outcome,
+            state=state,
+            summary=f"{outcome.summary}, parameters {count_text(ends[0])} -> {count_text(ends[-1])}",
+            detail=outcome.detail | {"epochs": epochs, "reductions": [to_plain(r) for r in reducer.history]},
+            skips=plan.skipped,
+        )
+
+    @classmethod
+    def restore(cls, model: nn.Module, plan: dict[str, Any]) -> nn.Module:
+        """Give ``model`` the widths that a reduction during training left."""
+        from gracile import surgery
+
+        return surgery.apply_(model, from_plain(PrunePlan, plan))
 
 
 def with_pruning(state: State, hook: GradualMasks | GradualChannels) -> State:
