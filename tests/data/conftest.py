@@ -25,6 +25,12 @@ def syllables(pitch: float, seconds: float = 1.5, seed: int = 0) -> np.ndarray: 
     return 0.2 * tone * on + 1e-4 * np.random.default_rng(seed).standard_normal(len(time))
 
 
+@pytest.fixture(autouse=True)
+def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept in the home folder is kept in one of the test's own."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+
 @pytest.fixture
 def sound_root(tmp_path: Path) -> Path:
     """``speech`` with three languages that differ in pitch, ``environment`` with white and low noise."""

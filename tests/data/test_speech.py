@@ -96,10 +96,11 @@ def test_features_are_kept_and_a_damaged_file_is_made_again(
 
 
 def test_a_changed_clip_is_computed_again(sound_root: Path) -> None:
-    first = load_data("speech:lid", sound_root, frames=50)
+    kept = sound_root / "kept"
+    first = load_data("speech:lid", sound_root, frames=50, cache=kept)
     write(sound_root / "speech" / "aa" / "0000.wav", syllables(700.0, 1.2, seed=9))
-    second = load_data("speech:lid", sound_root, frames=50)
-    assert len(list((sound_root / "features").iterdir())) == 2
+    second = load_data("speech:lid", sound_root, frames=50, cache=kept)
+    assert len(list(kept.iterdir())) == 2
     assert not torch.equal(part(first, "train").features, part(second, "train").features)
 
 

@@ -46,7 +46,7 @@ def audio_folder(
         hop: Frames between windows of a file; ``frames`` where not given.
         test_share: Share of each class's files in the test part, between 0 and 1.
         seed: Of the split.
-        cache: Folder for the features; ``folder/../features`` where not given.
+        cache: Folder for the features; ``~/.cache/gracile/features`` where not given.
         name: For reports.
 
     Raises:
@@ -65,7 +65,7 @@ def audio_folder(
     every = [path for paths in files.values() for path in paths]
     key = fingerprint(every, folder, {"made": _MADE, "kaldi": version("kaldi-native-fbank"), "bins": bins,
                                       "sample_rate": sample_rate})  # fmt: skip
-    keep = cache_folder(cache, folder.parent) / f"log-mel-{key}.safetensors"
+    keep = cache_folder(cache) / f"log-mel-{key}.safetensors"
     found = cached(keep, lambda: _features(every, sample_rate, bins))
     index = {path: place for place, path in enumerate(every)}
     split = [split_files(paths, test_share, seed=seed) for paths in files.values()]
@@ -88,9 +88,9 @@ def audio_folder(
     )
 
 
-def cache_folder(cache: Path | str | None, beside: Path) -> Path:
-    """The folder named, else ``features`` in ``beside``."""
-    return Path(cache).expanduser() if cache is not None else beside / "features"
+def cache_folder(cache: Path | str | None) -> Path:
+    """Where features are kept: not beside the data, which may be shared or read-only."""
+    return Path(cache).expanduser() if cache is not None else Path.home() / ".cache" / "gracile" / "features"
 
 
 def check_share(test_share: float) -> None:

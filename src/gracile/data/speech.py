@@ -49,7 +49,7 @@ def speech_lid(
         hop: Frames between windows of a clip; ``frames`` where not given.
         test_share: Share of each language's clips in the test part.
         seed: Of the split.
-        cache: Folder for the features; ``root/features`` where not given.
+        cache: Folder for the features; ``~/.cache/gracile/features`` where not given.
 
     Raises:
         DataError: The folder is absent, or a clip cannot be read.
@@ -83,7 +83,7 @@ def speech_sad(
         snr_db: Signal-to-noise ratios in decibels.
         test_share: Share of the clips, and of the recordings of noise, in the test part.
         seed: Of the split and of every draw.
-        cache: Folder for the features; ``root/features`` where not given.
+        cache: Folder for the features; ``~/.cache/gracile/features`` where not given.
 
     Raises:
         DataError: A folder is absent, a clip cannot be read, or no clip holds both speech and a pause.
@@ -107,7 +107,7 @@ def speech_sad(
         {"made": _MADE, "kaldi": version("kaldi-native-fbank"), "numpy": np.__version__, "counts": counts,
          "snr_db": list(snr_db), "test_share": test_share, "seed": seed},
     )  # fmt: skip
-    file = cache_folder(cache, folders[0].parent) / f"sad-{key}.safetensors"
+    file = cache_folder(cache) / f"sad-{key}.safetensors"
 
     def compute() -> dict[str, torch.Tensor]:
         found: dict[str, torch.Tensor] = {}
