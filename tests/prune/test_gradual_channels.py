@@ -10,8 +10,9 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from gracile import graph, prune, tune
-from gracile.errors import BudgetError
+from gracile.errors import BadArgument, BudgetError
 from gracile.prune.gradual_channels import budget_at
+from gracile.records import LatencyTable
 from gracile.tune import TuneConfig, fit
 
 INPUTS = (torch.zeros(1, 3, 6, 6),)
@@ -147,3 +148,11 @@ def test_a_budget_that_cannot_be_met_is_refused_at_the_beginning() -> None:
     with pytest.raises(BudgetError, match="fewest"):
         shrink.on_step_begin(model, torch.optim.SGD(model.parameters(), lr=0.1), step=0, epoch=1)
     assert repr(model) == repr(make())
+
+
+def test_a_budget_in_milliseconds_is_refused() -> None:
+    table = LatencyTable(runtime="ort", batch=1, groups=())
+    with pytest.raises(BadArgument, match="before the training"):
+        prune.GradualChannels(
+            INPUTS, pace=prune.Pace(end=2), budget=prune.Milliseconds(fraction_kept=0.5, table=table)
+        )

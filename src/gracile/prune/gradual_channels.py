@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gracile import surgery
+from gracile.errors import BadArgument
 from gracile.records import PrunePlan, SparsityPoint, from_plain, to_plain
 
-from .budgets import Budget, Global, Macs, Params, PerLayer, Widths
+from .budgets import Budget, Global, Macs, Milliseconds, Params, PerLayer, Widths
 from .criterion import Criterion
 from .planning import HALF, PLAIN, plan
 from .schedules import Cubic, Pace, Schedule, share_at
@@ -45,6 +46,7 @@ class GradualChannels:
         seed: Of random scores and of the inputs that removals are tried on.
 
     Raises:
+        BadArgument: The budget is in milliseconds.
         BudgetError: The budget cannot be met; raised by the first step that removes anything.
 
     Example:
@@ -73,6 +75,11 @@ class GradualChannels:
         calibration: Calibration | None = None,
         seed: int = 0,
     ) -> None:
+        if isinstance(budget, Milliseconds):
+            raise BadArgument(
+                "budget", wanted="channels, multiply-adds or parameters", found=str(budget),
+                do="Plan by measured time before the training.",
+            )  # fmt: skip
         self.inputs, self.pace, self.budget, self.schedule = inputs, pace, budget, schedule
         self.criterion, self.leave, self.round_to = criterion, tuple(leave), round_to
         self.calibration, self.seed = calibration, seed

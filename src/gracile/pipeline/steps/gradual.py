@@ -38,6 +38,8 @@ class GradualPart(MaskPart):
     def _masks_or_channels(self) -> Self:
         if self.budget is not None and (self.sparsity is not None or self.granularity != "element"):
             raise ValueError("either budget, which removes channels, or sparsity and granularity of masks")
+        if self.budget is not None and self.budget.milliseconds is not None:
+            raise ValueError("a budget other than milliseconds: widths are not timed while training")
         if self.budget is not None and self.criterion == "gradient":
             raise ValueError("random, l1 or l2 as the criterion of channels")
         if self.budget is None and self.sparsity is None and self.granularity != "n:m":
