@@ -18,6 +18,7 @@ from torch import Tensor, fx, nn
 from gracile.errors import BadArgument
 from gracile.graph import Captured, capture, evaluating
 from gracile.graph.rules import bound, packet, shape_of
+from gracile.nn import Part, hand_over_
 from gracile.records import FoldPair, FoldPlan, Skipped
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
@@ -160,10 +161,10 @@ def _get(model: nn.Module, name: str) -> nn.Module:
 
 
 def _rest_of(norm: BatchNorm) -> nn.Module:
-    """What a norm does besides normalising: a fused activation, say."""
-    extras = list(norm.children())
+    """What a norm does besides normalising: a fused activation, or parts that hang on it."""
+    extras = [child for child in norm.children() if not isinstance(child, Part)]
     rest: nn.Module = nn.Sequential(*extras) if extras else nn.Identity()
-    return rest.train(norm.training)
+    return hand_over_(norm, rest.train(norm.training))
 
 
 def _replace_(model: nn.Module, old: nn.Module, new: nn.Module) -> None:

@@ -75,10 +75,11 @@ class PruneStep(Step):
     """Batch size that ``choose_round_to`` times."""
     calibration: int = Field(default=512, ge=1)
     """Unlabelled training images for reconstruction and batch-norm statistics."""
-    carry_constants: bool = True
-    """Carry the constant that a removed channel still emits into the next bias."""
-    reconstruct: bool = True
-    """Refit each consumer of removed channels by least squares."""
+    carry_constants: bool | Literal["nearest", "exact"] = "nearest"
+    """Carry the constant that a removed channel still emits into the next bias; ``exact`` adds a map where
+    zero padding makes it differ near borders."""
+    reconstruct: bool | tuple[Literal["conv", "linear", "grouped", "transposed"], ...] = True
+    """Refit each consumer of removed channels by least squares, or only the kinds named."""
     reestimate_bn: bool = True
     """Estimate batch-norm statistics again afterwards."""
 
