@@ -15,6 +15,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, fx, nn
 
+from gracile import surgery
 from gracile.errors import BadArgument
 from gracile.graph import Captured, capture, evaluating
 from gracile.graph.rules import bound, packet, shape_of
@@ -134,6 +135,7 @@ def _give_bias_(layer: nn.Module) -> None:
 
 def _apply(model: nn.Module, plan: FoldPlan, fold: Callable[[nn.Module, nn.Module], None]) -> nn.Module:
     folded = copy.deepcopy(model)
+    surgery.absorb_masks_(folded)
     for pair in plan.pairs:
         layer, norm = _get(folded, pair.layer), _get(folded, pair.norm)
         if not isinstance(layer, Convolution | nn.Linear) or not isinstance(norm, BatchNorm):

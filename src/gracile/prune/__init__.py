@@ -23,3 +23,4 @@ from .random import Random as Random
 from .reconstruct import Refit as Refit
 from .reconstruct import reconstruct_ as reconstruct_
 from .reconstruction import Reconstruction as Reconstruction
+from .trunks import trunk_cuts as trunk_cuts

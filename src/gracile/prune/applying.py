@@ -14,7 +14,7 @@ from gracile.graph import capture, trace
 from gracile.observe.batchnorm import reestimate_
 from gracile.records import PrunePlan
 
-from .constants import add_, find_constants, hang_borders_
+from .constants import add_, find_constants, hang_
 from .layers import KINDS, Kind
 from .reconstruct import MEMORY_BYTES, reconstruct_
 from .walk import Calibration, chunks
@@ -76,12 +76,12 @@ def apply(
         )
     small = copy.deepcopy(model)
     if carry_constants and any(g.removed for g in plan.groups):
-        provenance = trace(capture(model, inputs))
+        provenance = trace(capture(model, inputs), cuts=plan.rewires)
         exact = carry_constants == "exact"
         constants = find_constants(small, provenance, plan, borders=exact, seed=seed)
         add_(small, constants)
         surgery.apply_(small, plan)
-        hang_borders_(small, plan, constants)
+        hang_(small, plan, constants)
     else:
         surgery.apply_(small, plan)
     if calibration is None or not plan.slices:

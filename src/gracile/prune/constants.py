@@ -24,8 +24,8 @@ from torch import Tensor, fx, nn
 
 from gracile.graph import Captured, Provenance, Slot
 from gracile.graph.rules import bound, packet
-from gracile.nn import BorderMap, attach_, parts_of
-from gracile.records import PrunePlan
+from gracile.nn import BorderMap, ScatterChannels, attach_, parts_of
+from gracile.records import PrunePlan, Rewire
 
 from .layers import affine, is_norm, only_user, own, tensors
 from .walk import Walk
@@ -55,13 +55,14 @@ class Carried:
 class Constant:
     """A record, what the layer's bias takes ``(outputs,)``, and what is left over as a map of its own.
 
-    ``rows_of`` is the axis of the parameter that the map's channels follow.
+    ``fill`` holds places in a trunk and what a scatter adds there. ``rows_of`` is the axis of the parameter that the map's channels follow.
     """
 
     carried: Carried
     part: Tensor | None = None
     border: BorderMap | None = None
     rows_of: tuple[str, int] = ("", 0)
+    fill: tuple[Tensor, Tensor] | None = None
 
 
 def carry_constants_(
@@ -116,7 +117,11 @@ def find_constants(
     batches = [tuple(_random(x, draw) for x in captured.inputs) for _ in range(2)]
     walk = Walk(captured, held.__getitem__, batches)
     found = []
+    fills = _fills(model, provenance, removed)
     for node in captured.graph.nodes:
+        if node in fills:
+            fill = _fill(walk, node, *fills[node])
+            found += [fill] if fill is not None else []
         args = bound(node) if node.op == "call_function" and _weighted(node) else {}
         weight = captured.param_of(args["weight"]) if args else None
         if weight in readers:
@@ -125,6 +130,35 @@ def find_constants(
             given = _given(node, walk, held, weight, axes[weight], positions)
             found.append(_constant(captured, node, weight, given, held, borders))
     return tuple(found)
+
+
+def _fills(
+    model: nn.Module, provenance: Provenance, removed: Units
+) -> dict[fx.Node, tuple[Rewire, np.ndarray, Tensor]]:
+    """Ends of branches that lose channels: the cut, the channels, and their places in the trunk."""
+    found = {}
+    captured = provenance.captured
+    for cut in provenance.cuts:
+        if cut.kind != "scatter" or cut.group not in removed:
+            continue
+        gone = provenance.group(cut.group).scored[0].index[removed[cut.group], 0]
+        part = parts_of(model.get_submodule(cut.module)).get("scatter")
+        places = part.index.cpu() if isinstance(part, ScatterChannels) else torch.arange(cut.size)
+        ran = [n for n in captured.graph.nodes if n.op == "call_function"]
+        node = [n for n in ran if captured.module_of(n) == cut.module][-1]
+        found[node] = (cut, gone, places)
+    return found
+
+
+def _fill(walk: Walk, node: fx.Node, cut: Rewire, gone: np.ndarray, places: Tensor) -> Constant | None:
+    """What removed channels of a branch add to the trunk."""
+    given = torch.cat(walk(node))[:, torch.from_numpy(gone)].flatten(2)  # (inputs, channels, positions)
+    first, largest = given[:1, :, :1], float(given.abs().max())
+    if largest == 0 or float((given - first).abs().max()) > TOLERANCE * largest:
+        return None
+    name = f"{cut.module}.scatter.constant"
+    carried = Carried(layer=cut.layer, into=name, largest=largest, border_error=0.0, at=cut.module)
+    return Constant(carried=carried, fill=(places[torch.from_numpy(gone)], first.flatten()))
 
 
 @torch.no_grad()
@@ -139,11 +173,18 @@ def add_(model: nn.Module, constants: Sequence[Constant]) -> None:
 
 
 @torch.no_grad()
-def hang_borders_(small: nn.Module, plan: PrunePlan, constants: Sequence[Constant]) -> None:
-    """Hang the border maps on the narrowed model; the channels that went are left out of them."""
+def hang_(small: nn.Module, plan: PrunePlan, constants: Sequence[Constant]) -> None:
+    """Hang border maps on the narrowed model, without the channels that went, and fill what scatters add."""
     live = tensors(small)
     keep = {(s.param, s.axis): list(s.keep) for s in plan.slices}
     for c in constants:
+        scatter = parts_of(small.get_submodule(c.carried.at)).get("scatter") if c.fill else None
+        if isinstance(scatter, ScatterChannels) and c.fill is not None:
+            places, values = (t.to(scatter.table.device) for t in c.fill)
+            if scatter.constant is None:
+                like = next(t for t in live.values() if t.is_floating_point())
+                scatter.constant = like.new_zeros(scatter.table.numel())
+            scatter.constant[places] += values.to(scatter.constant)
         if c.border is None:
             continue
         like = live[c.rows_of[0]]

@@ -96,7 +96,7 @@ def by_norm(scene: Scene, order: int, aggregation: Aggregation) -> Scores:
 def _norms(group: Group, held: Mapping[str, Tensor], order: int) -> np.ndarray:
     """Normalised norms ``(writers, units)``."""
     rows = []
-    for slot in group.writers:
+    for slot in group.scored:
         weight = held[slot.param].detach().double().cpu().movedim(slot.axis, 0).flatten(1)
         taken = weight[torch.from_numpy(slot.index)].flatten(1)  # (units, k * rest)
         norm = torch.linalg.vector_norm(taken, ord=order, dim=1).numpy()

@@ -103,6 +103,11 @@ class Layer:
             return shape[0] // self.groups * prod(shape[2:])
         return prod(shape[1:])
 
+    @property
+    def channels(self) -> int:
+        """Input channels."""
+        return int(shape_of(self.source)[1 if self.window is not None else -1])
+
     def matrices(self, weight: Tensor) -> Tensor:
         """The weight as one matrix a group, ``(groups, outputs of a group, columns)``."""
         if not self.transposed:
@@ -275,7 +280,7 @@ def _tail(captured: Captured, node: fx.Node) -> Tail:
             tail = replace(tail, border=next(a for a in user.all_input_nodes if a not in _chain(at, user)))
         elif part == "ScatterChannels" and packet(user) == "index_select":
             tail = replace(tail, table=captured.param_of(user.all_input_nodes[1]))
-        elif part != "ScatterChannels":
+        elif part not in ("ScatterChannels", "MaskChannels"):
             break
         at, user = user, only_user(user)
     if user is None or packet(user) != "add" or user.kwargs.get("alpha", 1) != 1:

@@ -16,6 +16,7 @@ from .budgets import Budget, Macs
 from .criterion import Criterion, Scene, check_finite
 from .l1 import L1
 from .leave import split_left
+from .trunks import TrunkChoice, trunk_cuts
 from .walk import Calibration, chunks
 
 BATCH = 32
@@ -33,6 +34,7 @@ def plan(
     leave: Sequence[str] = ("first", "last"),
     round_to: int = 1,
     calibration: Calibration | None = None,
+    trunk: TrunkChoice = "coupled",
     seed: int = 0,
 ) -> PrunePlan:
     """Choose the channels that go; the model is left as it was.
@@ -49,6 +51,8 @@ def plan(
             first sees the image and the last names the classes.
         round_to: Kept channels are a multiple of it.
         calibration: Unlabelled inputs, for criteria that need data.
+        trunk: How residual trunks are pruned, for all branches or by patterns of layer names, see
+            :func:`~gracile.prune.trunks.trunk_cuts`.
         seed: Of random scores and of the inputs that the removal is tried on.
 
     Raises:
@@ -69,7 +73,8 @@ def plan(
     if round_to < 1:
         raise BadArgument("round_to", wanted="at least 1", found=f"{round_to=}")
     check_finite(model)
-    provenance = trace(capture(model, inputs))
+    captured = capture(model, inputs)
+    provenance = trace(captured, cuts=trunk_cuts(model, captured, trunk))
     free, left = split_left(provenance.captured, provenance.groups, leave)
     tested = surgery.probe(model, inputs, provenance, seed)
     stuck = {s.where for s in tested.skipped}
@@ -91,6 +96,7 @@ def plan(
         groups=tuple(_kept(g, done.removed.get(g.name, ())) for g in free),
         slices=done.slices,
         attributes=done.attributes,
+        rewires=provenance.rewires(done.removed),
         skipped=_once(skipped),
         criterion=str(criterion),
         budget=str(budget),

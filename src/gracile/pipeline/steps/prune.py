@@ -73,6 +73,12 @@ class PruneStep(Step):
     """Runtime that ``choose_round_to`` times."""
     measure_batch: int = Field(default=32, ge=1)
     """Batch size that ``choose_round_to`` times."""
+    trunk: Literal["coupled", "zero", "selective"] | dict[str, Literal["coupled", "zero", "selective"]] = (
+        "coupled"
+    )
+    """How residual trunks are pruned, for all branches or by patterns of layer names: what is added goes
+    together (``coupled``), branches silence channels (``zero``), or branches compute, and readers read, a
+    choice of the trunk's channels (``selective``)."""
     calibration: int = Field(default=512, ge=1)
     """Unlabelled training images for reconstruction and batch-norm statistics."""
     carry_constants: bool | Literal["nearest", "exact"] = "nearest"
@@ -109,7 +115,7 @@ class PruneStep(Step):
             reestimate_bn=self.reestimate_bn,
             seed=bench.seed,
         )
-        data = to_plain(plan)
+        data = to_plain(surgery.with_parts(plan, model))
         return Outcome(
             state=state.changed(model, Change(kind="prune", plan=data)),
             summary=f"{plan.criterion}, multiply-adds {count_text(plan.macs_before)} -> "
@@ -140,6 +146,7 @@ class PruneStep(Step):
             leave=self.leave,
             round_to=round_to or self.round_to,
             calibration=bench.calibration(self.calibration),
+            trunk=self.trunk,
             seed=bench.seed,
         )
 
