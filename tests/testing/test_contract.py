@@ -48,6 +48,18 @@ def prune_with(criterion: prune.Criterion, budget: Budget) -> Technique:
     return run
 
 
+def prune_trunk(trunk: prune.Trunk, carry: prune.Carry = "nearest") -> Technique:
+    """Branch by branch, with every correction on."""
+
+    def run(model: nn.Module, inputs: Inputs, seed: int) -> Outcome:
+        budget = prune.PerLayer(ratio=0.4)
+        plan = prune.plan(model, inputs, budget=budget, seed=seed, leave=("last",), trunk=trunk)
+        small = prune.apply(model, plan, inputs=inputs, calibration=images(inputs), carry_constants=carry)
+        return Outcome(model=small, plan=plan)
+
+    return run
+
+
 def folding(model: nn.Module, inputs: Inputs, seed: int) -> Outcome:
     """Fold whatever can be folded."""
     plan = fold.plan(model, inputs)
@@ -68,11 +80,17 @@ def quantize_with(scheme: quantize.Scheme) -> Technique:
 TECHNIQUES: dict[str, Technique] = {
     **{f"criterion {name}": prune_with(kind(), BUDGETS["macs"]) for name, kind in prune.CRITERIA.items()},
     **{f"budget {name}": prune_with(prune.L1(), budget) for name, budget in BUDGETS.items()},
+    "trunk zero": prune_trunk("zero"),
+    "trunk selective": prune_trunk("selective"),
+    "constants exact": prune_trunk("coupled", "exact"),
     "fold": folding,
     **{f"scheme {name}": quantize_with(scheme) for name, scheme in SCHEMES.items()},
 }
 NETWORKS = {
     "criterion l1": ("residual", "concat", "grouped", "attention"),
+    "trunk zero": ("residual",),
+    "trunk selective": ("residual", "depthwise"),
+    "constants exact": ("residual", "upsampling"),
     "fold": ("residual", "concat", "depthwise", "upsampling", "sequence", "volume"),
     "scheme mse": ("residual", "concat", "depthwise"),
 }

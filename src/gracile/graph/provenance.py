@@ -150,14 +150,8 @@ def trace(captured: Captured, rules: Mapping[str, Rule] = RULES, cuts: Sequence[
     for vector in ctx.consumed:
         consumed[component[vector.reshape(-1).numpy()]] = True
     labels = {k: b.numpy() for k, b in params.items()}
-    groups, alone = build_groups(
-        by_param,
-        labels,
-        roles,
-        frozen_mask,
-        consumed,
-        {f"{c.layer}.weight" for c in cuts if c.kind == "gather"},
-    )
+    gathered = {f"{c.layer}.weight" for c in cuts if c.kind == "gather"}
+    groups, alone = build_groups(by_param, labels, roles, frozen_mask, consumed, gathered)
     return Provenance(
         captured=captured,
         groups=groups,
@@ -202,7 +196,8 @@ def _last_operation(captured: Captured, module: str) -> fx.Node:
     if len(found) != 1:
         raise BadArgument(module, wanted="a module that runs one convolution or batch norm, once",
                           found=f"{len(found)}", do="Make the plan anew for this model.")  # fmt: skip
-    return found[0]
+    last: fx.Node = found[0]
+    return last
 
 
 def _values(results: Iterable[Result]) -> Iterable[Value]:

@@ -4,6 +4,7 @@ One file holds one criterion or one correction. What the surgery itself does is 
 """
 
 from .allocate import allocate as allocate
+from .applying import Carry as Carry
 from .applying import apply as apply
 from .budgets import Budget as Budget
 from .budgets import Global as Global
@@ -23,4 +24,5 @@ from .random import Random as Random
 from .reconstruct import Refit as Refit
 from .reconstruct import reconstruct_ as reconstruct_
 from .reconstruction import Reconstruction as Reconstruction
+from .trunks import Trunk as Trunk
 from .trunks import trunk_cuts as trunk_cuts

@@ -53,9 +53,11 @@ class Carried:
 
 @dataclass(frozen=True, kw_only=True)
 class Constant:
-    """A record, what the layer's bias takes ``(outputs,)``, and what is left over as a map of its own.
+    """A record, and what goes where.
 
-    ``fill`` holds places in a trunk and what a scatter adds there. ``rows_of`` is the axis of the parameter that the map's channels follow.
+    ``part`` is what the layer's bias takes ``(outputs,)``, ``border`` what is left over as a map of its own,
+    whose channels follow the axis ``rows_of`` of a parameter; ``fill`` holds places in a trunk and what a
+    scatter adds there.
     """
 
     carried: Carried

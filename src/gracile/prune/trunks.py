@@ -1,10 +1,10 @@
 """Residual trunks: which branches may keep channels of their own, and which readers may look at a few.
 
 Source: Li, Kadav, Durdanovic, Samet and Graf, "Pruning filters for efficient ConvNets", ICLR 2017, arXiv
-1608.08710, section 3.3 (the coupled choice: what is added goes together); Luo, Wu and Lin, "ThiNet", ICCV 2017,
-arXiv 1707.06342 (trunks left whole); He, Zhang and Sun, ICCV 2017, arXiv 1707.06168, section 3.2 (a sampler
-before the first convolution of a block). Where we differ: both ends of a branch are chosen, the sum keeps its
-width, and ends and readers are found on the captured graph.
+1608.08710, section 3.3 (the coupled choice: what is added goes together); Luo, Wu and Lin, "ThiNet", ICCV
+2017, arXiv 1707.06342 (trunks left whole); He, Zhang and Sun, ICCV 2017, arXiv 1707.06168, section 3.2 (a
+sampler before the first convolution of a block). Where we differ: both ends of a branch are chosen, the sum
+keeps its width, and ends and readers are found on the captured graph.
 """
 
 from __future__ import annotations

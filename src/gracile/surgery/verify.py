@@ -170,7 +170,7 @@ class Stage:
 
 
 def _silencers(provenance: Provenance, name: str) -> list[Slot]:
-    """Where zeros make a group vanish: what reads it, or what writes the outputs of a branch that is cut off."""
+    """Where zeros make a group vanish: what reads it, or what writes a branch that is cut off."""
     group = provenance.group(name)
     if all(c.group != name or c.kind == "gather" for c in provenance.cuts):
         return list(group.readers)
