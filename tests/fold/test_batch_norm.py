@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from gracile import fold
 from gracile.errors import BadArgument
 from gracile.fold.batch_norm import fold_
+from gracile.nn import BorderMap, MaskChannels, ScatterChannels, attach_, parts_of
 from gracile.records import FoldPair, FoldPlan, from_json, to_json
 
 
@@ -236,3 +237,22 @@ def test_the_folded_net_trains_on() -> None:
     folded(torch.randn(2, 3, 4, 4)).sum().backward()
     assert folded[0].bias.grad is not None
     assert folded[0].weight.grad is not None
+
+
+def test_parts_on_a_norm_stay_and_masks_go_into_the_weights() -> None:
+    net = nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3)).eval()
+    nn.init.normal_(net[1].bias)
+    attach_(net[1], "border", BorderMap(torch.randn(3, 2, 3), ((1, 0), (1, 1))))
+    attach_(net[1], "mask", MaskChannels(torch.tensor([1.0, 0.0, 1.0])))
+    attach_(net[1], "scatter", ScatterChannels(torch.tensor([4, 0, 1]), 5))
+    x = torch.randn(2, 2, 4, 4)
+    inputs = (x[:1],)
+    with torch.no_grad():
+        wanted = net(x)
+        found = fold.plan(net, inputs)
+        folded = fold.apply(net, found)
+        torch.testing.assert_close(folded(x), wanted)
+    assert isinstance(folded[1], nn.Identity)
+    assert set(parts_of(folded[1])) == {"border", "scatter"}
+    assert fold.apply_structure(net, found).state_dict().keys() == folded.state_dict().keys()
+    assert set(parts_of(net[1])) == {"border", "mask", "scatter"}

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gracile import surgery
+from gracile import fold, prune, surgery
+from gracile.errors import BadArgument
 from gracile.graph import capture, trace
 from gracile.prune import carry_constants_
 from gracile.records import GroupPlan, PrunePlan
@@ -128,6 +129,97 @@ def test_depthwise_in_between(depthwise, inputs) -> None:
     assert carried.layer == "body.8"
     assert carried.border_error > 0
     assert with_it < 0.5 * without
+
+
+def test_zero_then_remove_is_exact_up_to_the_border(net, inputs) -> None:
+    names = [g.name for g in trace(capture(net, inputs)).groups if g.readers]
+    plan, _ = removal(net, inputs, names)
+    x = torch.randn(4, 2, 8, 8)
+    with torch.no_grad():
+        wanted = net(x)
+        small = prune.apply(net, plan, inputs=inputs, carry_constants="exact")
+        torch.testing.assert_close(small(x), wanted, rtol=1e-4, atol=1e-5)
+        nearest = prune.apply(net, plan, inputs=inputs, carry_constants="nearest")(x)
+        assert (type(net).__name__ == "Plain") is torch.allclose(nearest, wanted, rtol=1e-4, atol=1e-5)
+        folded = fold.apply(small, fold.plan(small, inputs))
+        torch.testing.assert_close(folded(x), wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "consumer",
+    [
+        nn.Conv2d(4, 3, 3, padding=1),
+        nn.Conv2d(4, 3, (5, 3), padding=(2, 0), bias=False),
+        nn.Conv2d(4, 3, 3, stride=2, padding=1),
+        nn.Conv2d(4, 3, 3, padding=2, dilation=2),
+        nn.Conv2d(4, 3, 3, padding="same"),
+        nn.ConvTranspose2d(4, 3, 3, stride=2, padding=1),
+    ],
+    ids=str,
+)
+def test_every_kernel_stride_padding_and_dilation_is_exact(consumer) -> None:
+    net = nn.Sequential(nn.Conv2d(2, 4, 1), nn.Sigmoid(), consumer).eval()
+    inputs = (torch.zeros(1, 2, 12, 10),)
+    plan, _ = removal(net, inputs, ["0"])
+    x = torch.randn(3, 2, 12, 10)
+    with torch.no_grad():
+        small = prune.apply(net, plan, inputs=inputs, carry_constants="exact")
+        torch.testing.assert_close(small(x), net(x), rtol=1e-4, atol=1e-5)
+    assert set(small.state_dict()) - set(net.state_dict()) == {"2.border.table"}
+
+
+def test_the_map_is_small_and_serves_other_image_sizes() -> None:
+    net = nn.Sequential(nn.Conv2d(2, 4, 1), nn.Sigmoid(), nn.Conv2d(4, 3, 3, stride=2, padding=1)).eval()
+    inputs = (torch.zeros(1, 2, 32, 32),)
+    plan, _ = removal(net, inputs, ["0"])
+    small = prune.apply(net, plan, inputs=inputs, carry_constants="exact")
+    assert small[2].border.table.shape == (3, 2, 2)
+    x = torch.randn(2, 2, 48, 20)
+    with torch.no_grad():
+        torch.testing.assert_close(small(x), net(x), rtol=1e-4, atol=1e-5)
+
+
+def test_removing_twice_adds_the_maps_and_cuts_them(inputs) -> None:
+    net = nn.Sequential(nn.Conv2d(2, 6, 1), nn.Sigmoid(), nn.Conv2d(6, 4, 3, padding=1), nn.Tanh(),
+                        nn.Conv2d(4, 3, 5, padding=2)).eval()  # fmt: skip
+    with torch.no_grad():
+        net[0].weight[[0, 2, 5]] = 0
+        net[2].weight[1] = 0
+    x = torch.randn(2, 2, 8, 8)
+    wanted, small = net(x), net
+    for removed in ({"0": [0]}, {"0": [1, 4], "2": [1]}):
+        found = trace(capture(small, inputs))
+        groups = tuple(
+            GroupPlan(name=n, units=found.group(n).units,
+                      keep=tuple(i for i in range(found.group(n).units) if i not in gone))
+            for n, gone in removed.items()
+        )  # fmt: skip
+        plan = PrunePlan(groups=groups, slices=found.slices(removed))
+        small = prune.apply(small, plan, inputs=inputs, carry_constants="exact")
+    torch.testing.assert_close(small(x), wanted, rtol=1e-4, atol=1e-5)
+    assert small[2].border.table.shape[0] == 3
+
+
+def test_a_layer_with_nowhere_to_put_it_gets_the_whole_map(inputs) -> None:
+    net = nn.Sequential(nn.Conv2d(2, 4, 1), nn.Conv2d(4, 3, 1, bias=False), nn.ReLU()).eval()
+    plan, _ = removal(net, inputs, ["0"])
+    x = torch.randn(2, 2, 8, 8)
+    small = prune.apply(net, plan, inputs=inputs, carry_constants="exact")
+    torch.testing.assert_close(small(x), net(x), rtol=1e-4, atol=1e-5)
+    assert small[1].border.table.shape == (3, 1, 1)
+
+
+def test_a_refit_knows_of_the_maps(residual, inputs, data) -> None:
+    plan, _ = removal(residual, inputs, ["conv1", "conv3"])
+    with torch.no_grad():
+        small = prune.apply(residual, plan, inputs=inputs, calibration=data, carry_constants="exact")
+        torch.testing.assert_close(small(data), residual(data), rtol=1e-3, atol=1e-4)
+
+
+def test_a_choice_that_is_not_known_is_refused(residual, inputs) -> None:
+    plan, _ = removal(residual, inputs, ["conv1"])
+    with pytest.raises(BadArgument, match="carry_constants: wanted 'nearest', 'exact' or False"):
+        prune.apply(residual, plan, inputs=inputs, carry_constants="exactly")
 
 
 def test_carrying_twice_the_same_is_deterministic(residual, inputs) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gracile.graph import capture
-from gracile.prune.layers import affine, find_layers, tensors
+from gracile.prune.layers import KINDS, affine, find_layers, tensors
 from gracile.prune.walk import Walk
 
 
@@ -35,6 +35,41 @@ def test_grouped_transposed_and_shared_layers_are_left_out(depthwise) -> None:
     shared = nn.Conv2d(2, 2, 1)
     assert found(nn.Sequential(shared, nn.ReLU(), shared))[1] == {}
     assert found(nn.Sequential(nn.ConvTranspose2d(2, 3, 2)))[1] == {}
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(4, 6, 3, groups=2, stride=2, padding=1),
+        nn.Conv2d(4, 8, 3, groups=4, dilation=2),
+        nn.Conv1d(4, 4, 3, groups=4, bias=False),
+        nn.ConvTranspose2d(4, 3, 3, stride=2, padding=1, output_padding=1),
+        nn.ConvTranspose2d(4, 3, 2, stride=3, padding=2, dilation=3),
+        nn.ConvTranspose1d(4, 4, 4, stride=2, groups=4),
+        nn.ConvTranspose3d(4, 2, 2, stride=2),
+    ],
+    ids=str,
+)
+def test_rows_times_the_matrices_of_grouped_and_transposed_layers_are_the_outputs(layer) -> None:
+    rank = layer.weight.dim() - 2
+    x = torch.randn(2, 4, *[7] * rank)
+    captured = capture(layer.eval(), (x,))
+    assert not find_layers(captured)
+    (found,) = find_layers(captured, KINDS).values()
+    weight = layer.weight.detach()
+    matrices = found.matrices(weight)
+    assert torch.equal(found.weight_of(matrices, weight), weight)
+    rows = found.inputs(x).unflatten(1, (found.groups, found.columns))
+    got = torch.einsum("rgc,goc->rgo", rows, matrices).flatten(1)
+    wanted = found.outputs((layer(x) - (layer(0 * x) if layer.bias is not None else 0)).detach())
+    torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
+    at = torch.tensor([3, 0])
+    torch.testing.assert_close(found.inputs(x, at)[:2], found.inputs(x)[[3, 0]])
+
+
+def test_transposed_convolutions_in_groups_of_several_channels_are_left_out() -> None:
+    layer = nn.ConvTranspose2d(4, 4, 2, groups=2)
+    assert not find_layers(capture(layer.eval(), (torch.zeros(1, 4, 4, 4),)), KINDS)
 
 
 class Scaled(nn.Module):

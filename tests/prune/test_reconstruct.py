@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gracile import prune, surgery
-from gracile.errors import NonFiniteError, UnsupportedOperation
+from gracile.errors import BadArgument, NonFiniteError, UnsupportedOperation
 from gracile.graph import capture, trace
 from gracile.prune import reconstruct_
 from gracile.prune.least_squares import fit
@@ -103,7 +103,7 @@ def test_statistics_behind_refitted_layers_stay_and_behind_depthwise_are_new(dep
     kept = [i for i in range(12) if i not in (1, 3, 5)]
     for flag in (True, False):
         small = surgery.apply(depthwise, plan)
-        reconstruct_(small, depthwise, plan, data, reestimate_bn=flag)
+        reconstruct_(small, depthwise, plan, data, kinds=("conv", "linear"), reestimate_bn=flag)
         assert torch.equal(small.body[3].running_var, depthwise.body[3].running_var[kept])
         stayed = torch.equal(small.body[6].running_var, depthwise.body[6].running_var[kept])
         assert stayed is not flag
@@ -115,6 +115,88 @@ def test_statistics_behind_refitted_layers_stay_and_behind_depthwise_are_new(dep
             torch.testing.assert_close(small.body[6].running_mean, wanted, rtol=1e-3, atol=1e-4)
             wanted = depthwise.body[6].running_var[kept] * ratio.nan_to_num(1.0)  # a dead channel stays
             torch.testing.assert_close(small.body[6].running_var, wanted, rtol=1e-3, atol=1e-4)
+
+
+class Doubled(nn.Module):
+    """A convolution whose outputs say everything twice, behind them a consumer that loses nothing."""
+
+    def __init__(self, consumer: nn.Module) -> None:
+        super().__init__()
+        self.write, self.consumer = nn.Conv2d(2, 8, 3, padding=1), consumer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.consumer(self.write(x).relu())
+
+
+CONSUMERS = {
+    "grouped": lambda: nn.Conv2d(8, 6, 3, stride=2, padding=1, groups=2),
+    "dilated": lambda: nn.Conv2d(8, 4, 3, padding=2, dilation=2, groups=2, bias=False),
+    "transposed": lambda: nn.ConvTranspose2d(8, 3, 3, stride=2, padding=1, output_padding=1),
+    "transposed without overlap": lambda: nn.ConvTranspose2d(8, 3, 2, stride=3, dilation=2),
+}
+
+
+@pytest.mark.parametrize("kind", CONSUMERS)
+def test_grouped_and_transposed_consumers_get_what_redundant_channels_said(kind, data, exact) -> None:
+    net = Doubled(CONSUMERS[kind]()).eval()
+    with torch.no_grad():
+        for tensor in (net.write.weight, net.write.bias):
+            tensor[1::2] = tensor[::2]
+        wanted = net(data)
+    found = trace(capture(net, (data[:1],)))
+    (group,) = [g for g in found.groups if g.readers]
+    odd = [u for u in range(group.units) if group.writers[0].index[u, 0] % 2]
+    plan = PrunePlan(groups=(), slices=found.slices({group.name: odd}))
+    small = surgery.apply(net, plan)
+    with torch.no_grad():
+        assert not torch.allclose(small(data), wanted, atol=1e-3)
+    (refit,) = reconstruct_(small, net, plan, data)
+    assert refit.after < 1e-5 < refit.before
+    with torch.no_grad():
+        torch.testing.assert_close(small(data), wanted, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["grouped", "transposed"])
+def test_kinds_can_be_switched_off(kind, data) -> None:
+    net = Doubled(CONSUMERS[kind]()).eval()
+    plan = halves(net, (data[:1],), leave=())
+    small = surgery.apply(net, plan)
+    assert reconstruct_(small, net, plan, data, kinds=("conv", "linear")) == ()
+    assert [r.layer for r in reconstruct_(small, net, plan, data, kinds=(kind,))] == ["consumer"]
+    with pytest.raises(BadArgument, match="kinds: wanted some of conv, linear"):
+        reconstruct_(small, net, plan, data, kinds=("dense",))
+
+
+def test_a_depthwise_layer_gets_numpys_solution_channel_by_channel(data, exact) -> None:
+    first, depth = nn.Conv2d(6, 8, 1), nn.Conv2d(8, 8, 3, groups=8)
+    net = nn.Sequential(nn.Conv2d(2, 6, 1), nn.ReLU(), first, nn.Tanh(), depth).eval()
+    found = trace(capture(net, (data[:1],)))
+    plan = PrunePlan(groups=(), slices=found.slices({"0": (0, 3)}))
+    small = surgery.apply(net, plan)
+    reconstruct_(small, net, plan, data, kinds=("grouped",))
+    with torch.no_grad():
+        hidden, target = small[:4](data).double(), net(data).double()
+    for channel in (0, 5):
+        rows = torch.nn.functional.unfold(hidden[:, channel : channel + 1], 3).mT.reshape(-1, 9).numpy()
+        x = np.c_[rows, np.ones(len(rows))]
+        wanted = np.linalg.lstsq(x, target[:, channel].reshape(-1).numpy(), rcond=None)[0]
+        found_w = small[4].weight[channel].detach().reshape(-1).numpy()
+        np.testing.assert_allclose(found_w, wanted[:-1], rtol=1e-2, atol=1e-3)
+        assert small[4].bias[channel].item() == pytest.approx(wanted[-1], abs=1e-3)
+
+
+def test_a_consumer_behind_a_concatenation_gets_what_redundant_channels_said(concat, inputs, data, exact):
+    with torch.no_grad():
+        for tensor in (concat.left.weight, concat.left.bias):
+            tensor[3:] = tensor[:3]
+        wanted = concat(data)
+    found = trace(capture(concat, inputs))
+    plan = PrunePlan(groups=(), slices=found.slices({"left": (3, 4, 5)}))
+    small = surgery.apply(concat, plan)
+    refits = {r.layer: r for r in reconstruct_(small, concat, plan, data)}
+    assert refits["join"].after < 1e-6 < refits["join"].before
+    with torch.no_grad():
+        torch.testing.assert_close(small(data), wanted, rtol=1e-3, atol=1e-4)
 
 
 def test_nothing_removed_means_nothing_refitted(residual, data) -> None:

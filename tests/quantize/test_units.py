@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gracile.nn import GatherChannels, ScatterChannels, attach_
 from gracile.quantize.lower import lower
 from gracile.quantize.units import find_units
 
@@ -89,3 +90,15 @@ def test_padding_with_other_numbers_leaves_the_grid() -> None:
 def test_a_sum_that_only_floats_read_stays_in_float() -> None:
     owners, _, _ = units_of(lambda m, x: torch.softmax(m.a(x) + m.a(x), 1))
     assert "add" not in owners
+
+
+def test_a_scatter_and_a_gather_keep_the_grid_of_what_they_move() -> None:
+    conv, other = nn.Conv2d(4, 2, 1), nn.Conv2d(2, 4, 1)
+    attach_(conv, "scatter", ScatterChannels(torch.tensor([3, 0]), 4))
+    attach_(other, "gather", GatherChannels(torch.tensor([1, 3]), 4))
+    module = lower(nn.Sequential(conv, other), (torch.zeros(1, 4, 4, 4),))
+    units = find_units(module)
+    moves = [n for n in module.graph.nodes if n.name.startswith(("pad", "index_select"))]
+    assert len(moves) == 3
+    assert {units.carried[n].name for n in moves} == {"conv2d"}
+    assert units.skipped == []

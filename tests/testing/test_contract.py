@@ -69,6 +69,18 @@ def mask_with(granularity: prune.Granularity, criterion: prune.EntryCriterion) -
     return run
 
 
+def prune_trunk(trunk: prune.Trunk, carry: prune.Carry = "nearest") -> Technique:
+    """Branch by branch, with every correction on."""
+
+    def run(model: nn.Module, inputs: Inputs, seed: int) -> Outcome:
+        budget = prune.PerLayer(ratio=0.4)
+        plan = prune.plan(model, inputs, budget=budget, seed=seed, leave=("last",), trunk=trunk)
+        small = prune.apply(model, plan, inputs=inputs, calibration=images(inputs), carry_constants=carry)
+        return Outcome(model=small, plan=plan)
+
+    return run
+
+
 def less_is_more(model: nn.Module, inputs: Inputs, seed: int) -> Outcome:
     """Two reductions, as if no training came between."""
     small = copy.deepcopy(model)
@@ -102,6 +114,9 @@ TECHNIQUES: dict[str, Technique] = {
     **{f"granularity {n}": mask_with(kind, prune.EntryNorm()) for n, kind in prune.GRANULARITIES.items()},
     **{f"entries {n}": mask_with(prune.Element(), way) for n, way in prune.ENTRY_CRITERIA.items()},
     "less is more": less_is_more,
+    "trunk zero": prune_trunk("zero"),
+    "trunk selective": prune_trunk("selective"),
+    "constants exact": prune_trunk("coupled", "exact"),
     "fold": folding,
     **{f"scheme {name}": quantize_with(scheme) for name, scheme in SCHEMES.items()},
 }
@@ -110,6 +125,9 @@ NETWORKS = {
     "criterion taylor": ("plain", "attention"),
     "merge": ("plain", "residual"),
     "less is more": ("residual", "concat", "grouped"),
+    "trunk zero": ("residual",),
+    "trunk selective": ("residual", "depthwise"),
+    "constants exact": ("residual", "upsampling"),
     "fold": ("residual", "concat", "depthwise", "upsampling", "sequence", "volume"),
     "scheme mse": ("residual", "concat", "depthwise"),
 }

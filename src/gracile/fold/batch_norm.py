@@ -15,9 +15,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, fx, nn
 
+from gracile import surgery
 from gracile.errors import BadArgument
 from gracile.graph import Captured, capture, evaluating
 from gracile.graph.rules import bound, packet, shape_of
+from gracile.nn import Part, hand_over_
 from gracile.records import FoldPair, FoldPlan, Skipped
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
@@ -133,6 +135,7 @@ def _give_bias_(layer: nn.Module) -> None:
 
 def _apply(model: nn.Module, plan: FoldPlan, fold: Callable[[nn.Module, nn.Module], None]) -> nn.Module:
     folded = copy.deepcopy(model)
+    surgery.absorb_masks_(folded)
     for pair in plan.pairs:
         layer, norm = _get(folded, pair.layer), _get(folded, pair.norm)
         if not isinstance(layer, Convolution | nn.Linear) or not isinstance(norm, BatchNorm):
@@ -160,10 +163,10 @@ def _get(model: nn.Module, name: str) -> nn.Module:
 
 
 def _rest_of(norm: BatchNorm) -> nn.Module:
-    """What a norm does besides normalising: a fused activation, say."""
-    extras = list(norm.children())
+    """What a norm does besides normalising: a fused activation, or parts that hang on it."""
+    extras = [child for child in norm.children() if not isinstance(child, Part)]
     rest: nn.Module = nn.Sequential(*extras) if extras else nn.Identity()
-    return rest.train(norm.training)
+    return hand_over_(norm, rest.train(norm.training))
 
 
 def _replace_(model: nn.Module, old: nn.Module, new: nn.Module) -> None:

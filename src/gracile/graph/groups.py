@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -47,6 +47,11 @@ class Group:
         return tuple(s for s in self.slots if s.role == "read")
 
     @property
+    def scored(self) -> tuple[Slot, ...]:
+        """Slots that norms look at: those that write it, or read it where the group is a layer's inputs."""
+        return self.writers or self.readers
+
+    @property
     def members(self) -> tuple[str, ...]:
         """``parameter:axis`` of every slot."""
         return tuple(f"{s.param}:{s.axis}" for s in self.slots)
@@ -58,6 +63,7 @@ def build_groups(
     roles: np.ndarray,
     frozen: np.ndarray,
     consumed: np.ndarray,
+    gathered: Collection[str] = (),
 ) -> tuple[tuple[Group, ...], tuple[Skipped, ...]]:
     """Collect components into groups of like units (same slots, same number of positions in each).
 
@@ -67,6 +73,7 @@ def build_groups(
         roles: Role number (index into ``ROLES``) of every label.
         frozen: Mask over components.
         consumed: Mask over components that something other than weights takes in.
+        gathered: Weights whose inputs form groups of their own.
 
     Returns:
         Groups, and what was left out because nothing reads it or it is one unit.
@@ -99,6 +106,9 @@ def build_groups(
             role = ROLES[int(roles[labels[key][index.reshape(-1)]].max(initial=0))]
             slots.append(Slot(param=key[0], axis=key[1], role=role, index=index))
         group = Group(name="", units=len(units), slots=tuple(slots), components=comp[starts[units]])
+        if not group.writers and [s.param for s in group.readers if s.param in gathered]:
+            name = f"{group.readers[0].param.removesuffix('.weight')}:in"
+            groups.append(Group(name=name, units=group.units, slots=group.slots, components=group.components))
         _file(group, bool(consumed[group.components].all()), groups, skipped, names)
     return tuple(groups), tuple(skipped)
 

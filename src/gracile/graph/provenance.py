@@ -9,7 +9,7 @@ along all but the axis that leaves the most freedom, until every tensor passes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,12 +19,12 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor, fx
 
 from gracile.errors import BadArgument
-from gracile.records import Cost, ParamSlice, Skipped
+from gracile.records import Cost, ParamSlice, Rewire, Skipped
 
 from .capture import Captured
 from .cost import cost_of
 from .groups import Group, build_groups
-from .labels import Freeze, Labels, Plane, core, shrink, varying
+from .labels import Freeze, Labels, Plane, along, core, shrink, varying
 from .rules import RULES, Context, Result, Rule, packet, rule_for, shape_of
 from .values import Value, value
 
@@ -45,6 +45,8 @@ class Provenance:
     _component: np.ndarray
     _axes: Mapping[str, Mapping[int, tuple[np.ndarray, ...]]] = field(repr=False)
     _params: Mapping[tuple[str, int], np.ndarray] = field(repr=False)
+    cuts: tuple[Rewire, ...] = ()
+    """Where branches are cut off a trunk; groups named by them go alone."""
 
     def group(self, name: str) -> Group:
         """The group called ``name``.
@@ -59,9 +61,12 @@ class Provenance:
                           do="List them with `gracile inspect`.")  # fmt: skip
 
     def gone(self, removed: Mapping[str, Sequence[int]]) -> np.ndarray:
-        """Which components go: a mask over component numbers."""
+        """Which components go: a mask over component numbers. Of a cut that masks, none goes."""
+        masked = {c.group for c in self.cuts if c.kind == "mask"}
         mask = np.zeros(int(self._component.max(initial=0)) + 1, dtype=bool)
         for name, units in removed.items():
+            if name in masked:
+                continue
             mask[self.group(name).components[np.asarray(units, dtype=np.int64)]] = True
         return mask
 
@@ -74,6 +79,19 @@ class Provenance:
             if out.any():
                 keep = tuple(int(i) for i in np.flatnonzero(~out))
                 found.append(ParamSlice(param=param, axis=axis, size=component.size, keep=keep))
+        return tuple(found)
+
+    def rewires(self, removed: Mapping[str, Sequence[int]]) -> tuple[Rewire, ...]:
+        """Parts to hang on the model for a removal from groups that were cut off."""
+        found = []
+        for cut in self.cuts:
+            gone = {int(u) for u in removed.get(cut.group, ())}
+            if gone:
+                group = self.group(cut.group)
+                places = group.scored[0].index[:, 0]
+                lost = {int(places[u]) for u in gone}
+                keep = tuple(i for i in range(cut.size) if i not in lost)
+                found.append(replace(cut, keep=keep))
         return tuple(found)
 
     def kept(self, node: str, gone: np.ndarray) -> dict[int, np.ndarray]:
@@ -116,12 +134,14 @@ class Provenance:
         )
 
 
-def trace(captured: Captured, rules: Mapping[str, Rule] = RULES) -> Provenance:
+def trace(captured: Captured, rules: Mapping[str, Rule] = RULES, cuts: Sequence[Rewire] = ()) -> Provenance:
     """Find the groups of ``captured``.
 
     Args:
         captured: A captured model.
         rules: How labels pass through operations; extend with ``RULES | {"my_op": my_rule}``.
+        cuts: Modules whose outputs (``scatter``, ``mask``) or inputs (``gather``) form groups of their own,
+            apart from what they are added to or read.
 
     Example:
         >>> from torch import nn
@@ -130,9 +150,11 @@ def trace(captured: Captured, rules: Mapping[str, Rule] = RULES) -> Provenance:
         >>> [(g.name, g.units) for g in trace(capture(net, (torch.zeros(1, 4),))).groups]
         [('0', 8)]
     """
-    ctx, multi, params = _interpret(captured, rules)
+    cuts = tuple(c for c in cuts if c.kind != "border")
+    ctx, shown, params = _interpret(captured, rules, cuts)
+    multi = [p for v in _values(ctx.env.values()) for p in v.planes if len(varying(p)) > 1]
     component, why = _settle(ctx.labels, multi)
-    axes = _axes(ctx.env, component)
+    axes = _axes(shown, component)
     frozen_mask = np.zeros(int(component.max(initial=0)) + 1, dtype=bool)
     frozen_mask[list(why)] = True
     frozen_mask[component[0]] = True
@@ -142,12 +164,14 @@ def trace(captured: Captured, rules: Mapping[str, Rule] = RULES) -> Provenance:
     for vector in ctx.consumed:
         consumed[component[vector.reshape(-1).numpy()]] = True
     labels = {k: b.numpy() for k, b in params.items()}
-    groups, alone = build_groups(by_param, labels, roles, frozen_mask, consumed)
+    gathered = {f"{c.layer}.weight" for c in cuts if c.kind == "gather"}
+    groups, alone = build_groups(by_param, labels, roles, frozen_mask, consumed, gathered)
     return Provenance(
         captured=captured,
         groups=groups,
         frozen=(*_reasons(captured, by_param, roles, params, why), *alone, *_idle(captured)),
         shrinking=tuple(ctx.shrinking),
+        cuts=cuts,
         _component=component,
         _axes=axes,
         _params=by_param,
@@ -155,21 +179,39 @@ def trace(captured: Captured, rules: Mapping[str, Rule] = RULES) -> Provenance:
 
 
 def _interpret(
-    captured: Captured, rules: Mapping[str, Rule]
-) -> tuple[Context, list[Plane], dict[tuple[str, int], Tensor]]:
-    ctx = Context(Labels(), {})
+    captured: Captured, rules: Mapping[str, Rule], cuts: Sequence[Rewire]
+) -> tuple[Context, dict[fx.Node, Result], dict[tuple[str, int], Tensor]]:
+    """Run the graph on labels; the second result holds the labels of ends that are cut off too."""
+    last = {c.module: _last_operation(captured, c.module) for c in cuts}
+    gathered = frozenset(last[c.module].name for c in cuts if c.kind == "gather")
+    ends = {last[c.module] for c in cuts if c.kind in ("scatter", "mask")}
+    ctx, whole = Context(Labels(), {}, gathered=gathered), {}
     params: dict[tuple[str, int], Tensor] = {}
     for node in captured.graph.nodes:
         if node.op == "placeholder":
             ctx.env[node] = _placeholder(captured, node, ctx.labels, params)
         elif node.op == "call_function":
             ctx.env[node] = _call(ctx, node, rules)
+            if node in ends:
+                whole[node] = ctx.get(node)
+                ctx.consumed += [along(p, 1) for p in whole[node].planes]
+                ctx.env[node] = Value(shape_of(node))
         elif node.op == "output":
             for source in node.all_input_nodes:
                 for p in ctx.get(source).planes:
                     ctx.labels.freeze(p, "is an output of the network", node.name)
-    multi = [p for v in _values(ctx.env.values()) for p in v.planes if len(varying(p)) > 1]
-    return ctx, multi, params
+    return ctx, {**ctx.env, **whole}, params
+
+
+def _last_operation(captured: Captured, module: str) -> fx.Node:
+    """The convolution or batch norm that a module runs."""
+    found = [n for n in captured.graph.nodes if n.op == "call_function" and captured.module_of(n) == module]
+    found = [n for n in found if packet(n).startswith(("conv", "batch_norm", "linear"))]
+    if len(found) != 1:
+        raise BadArgument(module, wanted="a module that runs one convolution or batch norm, once",
+                          found=f"{len(found)}", do="Make the plan anew for this model.")  # fmt: skip
+    last: fx.Node = found[0]
+    return last
 
 
 def _values(results: Iterable[Result]) -> Iterable[Value]:

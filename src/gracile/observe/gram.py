@@ -111,7 +111,14 @@ class Gram:
         """
         x = torch.nn.functional.pad(inputs, (0, 1), value=1.0)
         xx, xy = x.T @ x, x.T @ targets
-        yy = targets.double().square().sum(0)
+        self.add(xx.double().cpu(), xy.double().cpu(), targets.double().square().sum(0).cpu(), len(inputs))
+
+    def add(self, xx: Tensor, xy: Tensor, yy: Tensor, rows: int) -> None:
+        """Add second moments, with the column of ones, of so many rows.
+
+        Raises:
+            NonFiniteError: They hold NaN or infinity; nothing has been added.
+        """
         if not bool(xx.isfinite().all() and xy.isfinite().all()):
             raise NonFiniteError(
                 self.name,
@@ -119,7 +126,50 @@ class Gram:
                 found="NaN or infinity",
                 do="Check the weights and the normalisation of the calibration data.",
             )
-        self.xx += xx.double().cpu()
-        self.xy += xy.double().cpu()
-        self.yy += yy.cpu()
-        self.rows += int(inputs.shape[0])
+        self.xx += xx
+        self.xy += xy
+        self.yy += yy
+        self.rows += rows
+
+
+class GroupedGram:
+    """Second moments of a layer in groups, each of its own inputs and targets.
+
+    Args:
+        name: The layer, for errors.
+        groups: How many; inputs and targets are laid out group by group.
+        columns: Input columns of one group, without the column of ones.
+        targets: Target columns of one group.
+
+    Example:
+        >>> seen = GroupedGram("depthwise", groups=2, columns=1, targets=1)
+        >>> seen.update(torch.tensor([[1.0, 5.0]]), torch.tensor([[2.0, 3.0]]))
+        >>> [part.xy[0].tolist() for part in seen.split()]
+        [[2.0], [15.0]]
+    """
+
+    def __init__(self, name: str, groups: int, columns: int, targets: int) -> None:
+        self.parts = [Gram(name, columns, targets) for _ in range(groups)]
+        self.columns = columns
+
+    def update(self, inputs: Tensor, targets: Tensor) -> None:
+        """Add rows of inputs ``(rows, groups * columns)`` and of targets ``(rows, groups * targets)``.
+
+        Raises:
+            NonFiniteError: The rows hold NaN or infinity.
+        """
+        if len(self.parts) == 1:
+            self.parts[0].update(inputs, targets)
+            return
+        groups = len(self.parts)
+        x = inputs.reshape(len(inputs), groups, self.columns).transpose(0, 1)
+        x = torch.nn.functional.pad(x, (0, 1), value=1.0)  # (groups, rows, columns + 1)
+        y = targets.reshape(len(targets), groups, -1).transpose(0, 1)
+        xx, xy = (x.mT @ x).double().cpu(), (x.mT @ y).double().cpu()
+        yy = y.double().square().sum(1).cpu()
+        for i, part in enumerate(self.parts):
+            part.add(xx[i], xy[i], yy[i], int(inputs.shape[0]))
+
+    def split(self) -> tuple[Gram, ...]:
+        """The moments of each group."""
+        return tuple(self.parts)

@@ -6,6 +6,7 @@ One file holds one criterion or one correction. What the surgery itself does is 
 from .activation import Activation as Activation
 from .allocate import allocate as allocate
 from .apoz import APoZ as APoZ
+from .applying import Carry as Carry
 from .applying import apply as apply
 from .bn_scale import BNScale as BNScale
 from .budgets import Budget as Budget
@@ -80,3 +81,5 @@ from .similarity import Similarity as Similarity
 from .singe import SInGE as SInGE
 from .taylor import Taylor as Taylor
 from .taylor_weights import TaylorWeights as TaylorWeights
+from .trunks import Trunk as Trunk
+from .trunks import trunk_cuts as trunk_cuts

@@ -40,7 +40,7 @@ class Queue:
     def of(cls, group: Group, scores: np.ndarray, round_to: int) -> Queue:
         """Order by score, ties by position; kept channels a multiple of ``round_to``."""
         order = np.argsort(scores, kind="stable")
-        width = max(s.index.shape[1] for s in group.writers)
+        width = max(s.index.shape[1] for s in group.scored)
         step = round_to // math.gcd(round_to, width)
         kept = range(step, group.units, step)
         return cls(

@@ -8,13 +8,14 @@ we differ: no table of operations. The captured graph is run with the channels' 
 readers get from them is read off; whatever comes between (activations, pools, flattening) is covered, and a
 part that depends on the input is seen and not carried.
 
-With zero padding the part that a border position receives differs; the bias gets the part of the middle
-position, and the largest difference is stated.
+With zero padding the part that a border position receives differs. The bias gets the part of the middle
+position, and the largest difference is stated; or a map (:class:`gracile.nn.BorderMap`) gives every position
+its own part, which is exact.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,9 +24,10 @@ from torch import Tensor, fx, nn
 
 from gracile.graph import Captured, Provenance, Slot
 from gracile.graph.rules import bound, packet
-from gracile.records import PrunePlan
+from gracile.nn import BorderMap, ScatterChannels, attach_, parts_of
+from gracile.records import PrunePlan, Rewire
 
-from .layers import is_norm, only_user, own, tensors
+from .layers import affine, is_norm, only_user, own, tensors
 from .walk import Walk
 
 TOLERANCE = 1e-6  # relative; above it a part counts as depending on the input
@@ -37,7 +39,8 @@ class Carried:
     """What one layer received. ``into`` names the parameter or statistic that took it, "" where none could.
 
     ``largest`` is the largest part carried, ``border_error`` the largest difference at positions near a
-    padded border, both in units of the layer's output; ``why`` says why nothing was carried.
+    padded border, both in units of the layer's output; ``why`` says why nothing was carried. ``at`` names the
+    module behind which a border map makes up for that difference, "" where there is none.
     """
 
     layer: str
@@ -45,6 +48,23 @@ class Carried:
     largest: float
     border_error: float
     why: str = ""
+    at: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constant:
+    """A record, and what goes where.
+
+    ``part`` is what the layer's bias takes ``(outputs,)``, ``border`` what is left over as a map of its own,
+    whose channels follow the axis ``rows_of`` of a parameter; ``fill`` holds places in a trunk and what a
+    scatter adds there.
+    """
+
+    carried: Carried
+    part: Tensor | None = None
+    border: BorderMap | None = None
+    rows_of: tuple[str, int] = ("", 0)
+    fill: tuple[Tensor, Tensor] | None = None
 
 
 def carry_constants_(
@@ -66,6 +86,23 @@ def carry_constants_(
     Returns:
         One record for each layer that reads a removed channel.
     """
+    found = find_constants(model, provenance, plan, borders=False, seed=seed)
+    add_(model, found)
+    return tuple(c.carried for c in found)
+
+
+def find_constants(
+    model: nn.Module, provenance: Provenance, plan: PrunePlan, *, borders: bool, seed: int = 0
+) -> tuple[Constant, ...]:
+    """What removed channels emit into each layer that reads them; ``model`` stays as it was.
+
+    Args:
+        model: The model of full width.
+        provenance: Its traced graph.
+        plan: What goes.
+        borders: Also work out the map that makes positions near a padded border exact.
+        seed: Of the random inputs that show whether a part is constant.
+    """
     removed = {g.name: np.asarray(g.removed, dtype=np.int64) for g in plan.groups if g.removed}
     slots = [(s, u) for name, u in removed.items() for s in provenance.group(name).slots]
     held = {k: t.detach().clone().cpu() for k, t in tensors(model).items()}
@@ -81,22 +118,83 @@ def carry_constants_(
     draw = torch.Generator().manual_seed(seed)
     batches = [tuple(_random(x, draw) for x in captured.inputs) for _ in range(2)]
     walk = Walk(captured, held.__getitem__, batches)
-    found: list[tuple[Carried, Tensor | None]] = []
+    found = []
+    fills = _fills(model, provenance, removed)
     for node in captured.graph.nodes:
+        if node in fills:
+            fill = _fill(walk, node, *fills[node])
+            found += [fill] if fill is not None else []
         args = bound(node) if node.op == "call_function" and _weighted(node) else {}
         weight = captured.param_of(args["weight"]) if args else None
         if weight in readers:
             assert weight is not None
             positions = np.unique(np.concatenate(readers[weight]))
-            found.append(_part(captured, node, walk, held, weight, axes[weight], positions))
+            given = _given(node, walk, held, weight, axes[weight], positions)
+            found.append(_constant(captured, node, weight, given, held, borders))
+    return tuple(found)
+
+
+def _fills(
+    model: nn.Module, provenance: Provenance, removed: Units
+) -> dict[fx.Node, tuple[Rewire, np.ndarray, Tensor]]:
+    """Ends of branches that lose channels: the cut, the channels, and their places in the trunk."""
+    found = {}
+    captured = provenance.captured
+    for cut in provenance.cuts:
+        if cut.kind != "scatter" or cut.group not in removed:
+            continue
+        gone = provenance.group(cut.group).scored[0].index[removed[cut.group], 0]
+        part = parts_of(model.get_submodule(cut.module)).get("scatter")
+        places = part.index.cpu() if isinstance(part, ScatterChannels) else torch.arange(cut.size)
+        ran = [n for n in captured.graph.nodes if n.op == "call_function"]
+        node = [n for n in ran if captured.module_of(n) == cut.module][-1]
+        found[node] = (cut, gone, places)
+    return found
+
+
+def _fill(walk: Walk, node: fx.Node, cut: Rewire, gone: np.ndarray, places: Tensor) -> Constant | None:
+    """What removed channels of a branch add to the trunk."""
+    given = torch.cat(walk(node))[:, torch.from_numpy(gone)].flatten(2)  # (inputs, channels, positions)
+    first, largest = given[:1, :, :1], float(given.abs().max())
+    if largest == 0 or float((given - first).abs().max()) > TOLERANCE * largest:
+        return None
+    name = f"{cut.module}.scatter.constant"
+    carried = Carried(layer=cut.layer, into=name, largest=largest, border_error=0.0, at=cut.module)
+    return Constant(carried=carried, fill=(places[torch.from_numpy(gone)], first.flatten()))
+
+
+@torch.no_grad()
+def add_(model: nn.Module, constants: Sequence[Constant]) -> None:
+    """Put the parts into biases and running means, in place."""
     live = tensors(model)
-    with torch.no_grad():
-        for carried, part in found:
-            if part is not None:
-                target = live[carried.into]
-                sign = -1.0 if carried.into.endswith("running_mean") else 1.0
-                target += sign * part.to(target.device, target.dtype)
-    return tuple(c for c, _ in found)
+    for c in constants:
+        if c.part is not None:
+            target = live[c.carried.into]
+            sign = -1.0 if c.carried.into.endswith("running_mean") else 1.0
+            target += sign * c.part.to(target.device, target.dtype)
+
+
+@torch.no_grad()
+def hang_(small: nn.Module, plan: PrunePlan, constants: Sequence[Constant]) -> None:
+    """Hang border maps on the narrowed model, without the channels that went, and fill what scatters add."""
+    live = tensors(small)
+    keep = {(s.param, s.axis): list(s.keep) for s in plan.slices}
+    for c in constants:
+        scatter = parts_of(small.get_submodule(c.carried.at)).get("scatter") if c.fill else None
+        if isinstance(scatter, ScatterChannels) and c.fill is not None:
+            places, values = (t.to(scatter.table.device) for t in c.fill)
+            if scatter.constant is None:
+                like = next(t for t in live.values() if t.is_floating_point())
+                scatter.constant = like.new_zeros(scatter.table.numel())
+            scatter.constant[places] += values.to(scatter.constant)
+        if c.border is None:
+            continue
+        like = live[c.rows_of[0]]
+        table = c.border.table.to(like.device, like.dtype)
+        border = BorderMap(table[keep[c.rows_of]] if c.rows_of in keep else table, c.border.ends)
+        module = small.get_submodule(c.carried.at)
+        held = parts_of(module).get("border")
+        attach_(module, "border", held.plus(border) if isinstance(held, BorderMap) else border)
 
 
 def _weighted(node: fx.Node) -> bool:
@@ -137,17 +235,10 @@ def _silence(captured: Captured, held: dict[str, Tensor], slots: list[tuple[Slot
             held[mean] = torch.where(alive[wrote], level, held[mean])
 
 
-def _part(
-    captured: Captured,
-    node: fx.Node,
-    walk: Walk,
-    held: Mapping[str, Tensor],
-    weight: str,
-    axis: int,
-    positions: np.ndarray,
-) -> tuple[Carried, Tensor | None]:
-    """What the removed input positions give to a layer's output, and where it can go."""
-    name = weight.removesuffix(".weight")
+def _given(
+    node: fx.Node, walk: Walk, held: Mapping[str, Tensor], weight: str, axis: int, positions: np.ndarray
+) -> Tensor:
+    """What the removed input positions give to a layer's output, for every random input."""
     only = torch.zeros_like(held[weight])
     index = torch.from_numpy(positions)
     only.index_copy_(axis, index, held[weight].index_select(axis, index))
@@ -157,20 +248,69 @@ def _part(
         call = {**args, "input": x.nan_to_num(), "weight": only, "bias": None}
         with torch.no_grad():
             parts.append(node.target(**call))  # type: ignore[operator]
-    given = torch.cat(parts)
+    return torch.cat(parts)
+
+
+def _constant(
+    captured: Captured,
+    node: fx.Node,
+    weight: str,
+    given: Tensor,
+    held: Mapping[str, Tensor],
+    borders: bool,
+) -> Constant:
+    """Where what a layer gets can go: a bias or running mean, and the rest into a map."""
+    name = weight.removesuffix(".weight")
     first, largest = given[:1], float(given.abs().max())
     if float((given - first).abs().max()) > TOLERANCE * max(largest, 1e-30):
         why = "what it gets from removed channels depends on the input"
-        return Carried(layer=name, into="", largest=largest, border_error=0.0, why=why), None
-    rows = first.reshape(-1, first.shape[-1]) if packet(node) == "linear" else first[0].flatten(1).T
-    shape = (rows.shape[0],) if packet(node) == "linear" else tuple(first.shape[2:])
+        return Constant(carried=Carried(layer=name, into="", largest=largest, border_error=0.0, why=why))
+    linear = packet(node) == "linear"
+    rows = first.reshape(-1, first.shape[-1]) if linear else first[0].flatten(1).T
+    shape = (rows.shape[0],) if linear else tuple(first.shape[2:])
     middle = rows[int(np.ravel_multi_index([s // 2 for s in shape], shape))]
-    border = float((rows - middle).abs().max())
+    error = float((rows - middle).abs().max())
     into, why = _target(captured, node)
-    carried = Carried(layer=name, into=into, largest=largest, border_error=border, why=why)
-    if not into:
-        return carried, None
-    return carried, middle
+    left = first[0] if not into else first[0] - middle.view(-1, *[1] * len(shape))
+    wanted = borders and not linear and float(left.abs().max()) > TOLERANCE * max(largest, 1e-30)
+    at, rows_of, scale = (
+        _place(captured, node, held) if wanted and why not in _SEVERAL else ("", ("", 0), None)
+    )
+    carried = Carried(
+        layer=name,
+        into=into,
+        largest=largest,
+        border_error=0.0 if at else error,
+        why="" if at else why,
+        at=at,
+    )
+    border = None
+    if at:
+        left = left if scale is None else left * scale.view(-1, *[1] * len(shape))
+        border = BorderMap.of(left, TOLERANCE * float(left.abs().max()))
+    return Constant(carried=carried, part=middle if into else None, border=border, rows_of=rows_of)
+
+
+_SEVERAL = ("the layer runs more than once",)
+
+
+def _place(
+    captured: Captured, node: fx.Node, held: Mapping[str, Tensor]
+) -> tuple[str, tuple[str, int], Tensor | None]:
+    """Module behind which a map can hang, the parameter axis that its channels follow, and what scales it.
+
+    Behind a batch norm rather than before it, so that the norm still folds into the layer.
+    """
+    norm, scale, axis = only_user(node), None, 0
+    if norm is not None and is_norm(norm):
+        rows_of = own(captured, bound(norm)["running_mean"])
+        node, scale = norm, affine(captured, norm, held)[0]
+    else:
+        rows_of = own(captured, bound(node)["weight"])
+        axis = int("transpose" in packet(node) and bound(node)["groups"] == 1)
+    if rows_of is None or captured.module_of(node) != rows_of.rpartition(".")[0]:
+        return "", ("", 0), None
+    return captured.module_of(node), (rows_of, axis), scale
 
 
 def _target(captured: Captured, node: fx.Node) -> tuple[str, str]:

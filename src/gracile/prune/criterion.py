@@ -115,5 +115,5 @@ def by_norm(scene: Scene, order: float, aggregation: Aggregation) -> Scores:
 
 def norms(group: Group, held: Mapping[str, Tensor], order: float) -> np.ndarray:
     """Norms of the weights that write the units, relative to each layer's mean ``(writers, units)``."""
-    rows = [torch.linalg.vector_norm(rows_written(s, held), ord=order, dim=1) for s in group.writers]
+    rows = [torch.linalg.vector_norm(rows_written(s, held), ord=order, dim=1) for s in group.scored]
     return np.stack([relative(row.numpy()) for row in rows])

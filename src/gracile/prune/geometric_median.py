@@ -48,7 +48,7 @@ class GeometricMedian:
         held = tensors(scene.model)
         found: Scores = {}
         for group in scene.groups:
-            rows = [rows_written(slot, held) for slot in group.writers]
+            rows = [rows_written(slot, held) for slot in group.scored]
             sums = [relative(torch.cdist(x, x).sum(1).numpy()) for x in rows]
             found[group.name] = aggregate(np.stack(sums), self.aggregation)
         return found

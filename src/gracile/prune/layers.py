@@ -1,22 +1,29 @@
 """Layers of a captured graph that a least-squares fit can set anew, and the sums that they end in.
 
 A residual block computes ``sum = norm(conv(x)) + other``. What matters downstream is the sum, so errors are
-weighed there, and a fit may correct in ``conv`` what went wrong in ``other``.
+weighed there, and a fit may correct in ``conv`` what went wrong in ``other``. Parts that Gracile hung on the
+model (:mod:`gracile.nn.attach`) are looked through.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Literal
 
 import torch
 from torch import Tensor, fx, nn
 
 from gracile.graph import Captured
 from gracile.graph.rules import bound, packet, shape_of
+from gracile.nn import BorderMap, GatherChannels, MaskChannels, ScatterChannels
 from gracile.observe.gram import patches, rows_of
 
-CONVOLUTIONS = {"conv1d": 1, "conv2d": 2, "conv3d": 3}
+CONVOLUTIONS = {f"conv{n}d": n for n in (1, 2, 3)}
+TRANSPOSED = {f"conv_transpose{n}d": n for n in (1, 2, 3)}
+Kind = Literal["conv", "linear", "grouped", "transposed"]
+KINDS: tuple[Kind, ...] = ("conv", "linear", "grouped", "transposed")
 LEAST_ROWS = 1 << 14
 ROWS_PER_COLUMN = 128  # a fit of c columns on r rows has about c / r more error than one on endless rows
 MAX_COLUMNS = 4608  # 512 channels x 9 taps: 170 MB of second moments in float64
@@ -31,15 +38,32 @@ class Window:
     stride: tuple[int, ...]
     padding: tuple[int, ...]
     dilation: tuple[int, ...]
+    more: tuple[int, ...] = ()
+    """Output padding of a transposed convolution, which has an entry for each axis; else empty."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tail:
+    """What follows a layer: a batch norm, a border map, a scatter, an addition.
+
+    ``border`` is the map that is added, ``table`` the name of a scatter's table, ``total`` the addition and
+    ``other`` what is added there.
+    """
+
+    norm: fx.Node | None = None
+    border: fx.Node | None = None
+    table: str | None = None
+    total: fx.Node | None = None
+    other: fx.Node | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """An ungrouped convolution or linear layer whose parameters serve one operation.
+    """A convolution or linear layer whose parameters serve one operation.
 
-    ``weight``, ``bias``, ``mean`` (of the batch norm right behind it) are names in the state; ``node``,
-    ``norm`` and ``total`` (the addition behind it) are operations of the graph, ``other`` what is added
-    there.
+    ``weight``, ``bias``, ``mean`` (of the batch norm right behind it) and ``table`` (of a scatter) are names
+    in the state; ``node``, ``norm`` and ``total`` (the addition behind it) are operations of the graph,
+    ``other`` what is added there, ``border`` a map added before.
     """
 
     node: fx.Node
@@ -47,8 +71,11 @@ class Layer:
     weight: str
     bias: str | None
     window: Window | None
+    groups: int = 1
     norm: fx.Node | None = None
     mean: str | None = None
+    border: fx.Node | None = None
+    table: str | None = None
     total: fx.Node | None = None
     other: fx.Node | None = None
 
@@ -64,17 +91,47 @@ class Layer:
         return self.total or self.norm or self.node
 
     @property
+    def transposed(self) -> bool:
+        """Whether it is a transposed convolution."""
+        return self.window is not None and bool(self.window.more)
+
+    @property
     def columns(self) -> int:
-        """Inputs times taps."""
+        """Inputs of one group, times taps."""
         shape = shape_of(bound(self.node)["weight"])
-        return int(torch.Size(shape[1:]).numel())
+        if self.transposed:
+            return shape[0] // self.groups * prod(shape[2:])
+        return prod(shape[1:])
+
+    @property
+    def channels(self) -> int:
+        """Input channels."""
+        return int(shape_of(self.source)[1 if self.window is not None else -1])
+
+    def matrices(self, weight: Tensor) -> Tensor:
+        """The weight as one matrix a group, ``(groups, outputs of a group, columns)``."""
+        if not self.transposed:
+            return weight.reshape(self.groups, -1, self.columns)
+        apart = weight.reshape(self.groups, -1, *weight.shape[1:]).transpose(1, 2)  # (groups, out, in, *taps)
+        return apart.flip(tuple(range(3, apart.dim()))).flatten(2)
+
+    def weight_of(self, matrices: Tensor, like: Tensor) -> Tensor:
+        """The inverse of :meth:`matrices`: a weight of the shape of ``like``."""
+        if not self.transposed:
+            return matrices.reshape(like.shape)
+        apart = matrices.reshape(*matrices.shape[:2], -1, *like.shape[2:])
+        return apart.flip(tuple(range(3, apart.dim()))).transpose(1, 2).reshape(like.shape)
 
     def inputs(self, x: Tensor, at: Tensor | None = None) -> Tensor:
-        """Input activations as rows ``(positions, columns)``; ``at`` picks output positions."""
+        """Input activations as rows ``(positions, groups * columns)``; ``at`` picks output positions."""
         if self.window is None:
             return x.reshape(-1, x.shape[-1])
         w = self.window
-        return patches(x, w.kernel, stride=w.stride, padding=w.padding, dilation=w.dilation, at=at)
+        if not w.more:
+            return patches(x, w.kernel, stride=w.stride, padding=w.padding, dilation=w.dilation, at=at)
+        ones = (1,) * len(w.kernel)
+        return patches(_spread(x, w), w.kernel, stride=ones, padding=(0,) * len(ones), dilation=w.dilation,
+                       at=at)  # fmt: skip
 
     def outputs(self, y: Tensor, at: Tensor | None = None) -> Tensor:
         """Output activations (of the layer, its norm or its sum) as rows ``(positions, outputs)``."""
@@ -89,27 +146,57 @@ class Layer:
         return torch.randperm(every, generator=generator)[:wanted] if wanted < every else None
 
 
-def find_layers(captured: Captured) -> dict[str, Layer]:
+def _spread(x: Tensor, w: Window) -> Tensor:
+    """The input of a transposed convolution with zeros between, so that a plain one gives the same."""
+    rank = len(w.kernel)
+    wide = x.new_zeros(*x.shape[:2], *((n - 1) * s + 1 for n, s in zip(x.shape[2:], w.stride, strict=True)))
+    wide[(slice(None), slice(None), *(slice(None, None, s) for s in w.stride))] = x
+    pads = []
+    for i in reversed(range(rank)):
+        side = w.dilation[i] * (w.kernel[i] - 1) - w.padding[i]
+        pads += [side, side + w.more[i]]
+    return torch.nn.functional.pad(wide, pads)
+
+
+def find_layers(captured: Captured, kinds: Collection[Kind] = ("conv", "linear")) -> dict[str, Layer]:
     """Layers that can be fitted, by the name of their operation, in the order of the graph.
+
+    Args:
+        captured: The model.
+        kinds: Of ``conv``, ``linear``, ``grouped`` and ``transposed``.
 
     Example:
         >>> from gracile.graph import capture
         >>> net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Conv2d(2, 2, 3, groups=2))
-        >>> [(x.name, x.mean) for x in find_layers(capture(net, (torch.zeros(1, 1, 8, 8),))).values()]
+        >>> captured = capture(net, (torch.zeros(1, 1, 8, 8),))
+        >>> [(x.name, x.mean) for x in find_layers(captured).values()]
         [('0', '1.running_mean')]
+        >>> [x.name for x in find_layers(captured, KINDS).values()]
+        ['0', '2']
     """
     found: dict[str, Layer] = {}
     for node in captured.graph.nodes:
-        layer = _layer(captured, node) if node.op == "call_function" else None
+        layer = _layer(captured, node) if node.op == "call_function" and _kind(node) in kinds else None
         if layer is not None:
             found[node.name] = layer
     return found
 
 
+def _kind(node: fx.Node) -> str:
+    """Which of ``KINDS`` an operation is, "" for none."""
+    name = packet(node)
+    if name == "linear":
+        return "linear"
+    if name in TRANSPOSED:
+        groups, shape = int(bound(node)["groups"]), shape_of(bound(node)["weight"])
+        return "transposed" if groups == 1 or (shape[1] == 1 and groups == shape[0]) else ""
+    if name in CONVOLUTIONS:
+        return "grouped" if int(bound(node)["groups"]) > 1 else "conv"
+    return ""
+
+
 def _layer(captured: Captured, node: fx.Node) -> Layer | None:
     name = packet(node)
-    if name not in CONVOLUTIONS and name != "linear":
-        return None
     args = bound(node)
     weight = own(captured, args["weight"])
     bias = own(captured, args["bias"])
@@ -117,21 +204,21 @@ def _layer(captured: Captured, node: fx.Node) -> Layer | None:
         return None
     window = None
     if name != "linear":
-        rank = CONVOLUTIONS[name]
-        if args["groups"] != 1 or isinstance(args["padding"], str):
-            return None
-        if len(shape_of(args["input"])) != rank + 2:
+        rank = (CONVOLUTIONS | TRANSPOSED)[name]
+        if isinstance(args["padding"], str) or len(shape_of(args["input"])) != rank + 2:
             return None
         window = Window(
             kernel=shape_of(args["weight"])[2:],
             stride=_each(args["stride"], rank),
             padding=_each(args["padding"], rank),
             dilation=_each(args["dilation"], rank),
+            more=_each(args["output_padding"], rank) if name in TRANSPOSED else (),
         )
-    norm, total, other = _tail(node)
-    mean = own(captured, bound(norm)["running_mean"]) if norm is not None else None
+    tail = _tail(captured, node)
+    mean = own(captured, bound(tail.norm)["running_mean"]) if tail.norm is not None else None
     return Layer(node=node, name=weight.rpartition(".")[0], weight=weight, bias=bias, window=window,
-                 norm=norm, mean=mean, total=total, other=other)  # fmt: skip
+                 groups=int(args.get("groups") or 1), mean=mean, norm=tail.norm, border=tail.border,
+                 table=tail.table, total=tail.total, other=tail.other)  # fmt: skip
 
 
 def _each(value: int | list[int], rank: int) -> tuple[int, ...]:
@@ -168,22 +255,48 @@ def only_user(node: fx.Node) -> fx.Node | None:
     return None
 
 
-def _tail(node: fx.Node) -> tuple[fx.Node | None, fx.Node | None, fx.Node | None]:
-    """The batch norm and the addition behind a layer, and what is added."""
-    norm, user = None, only_user(node)
-    at = node
-    if user is not None and is_norm(user):
-        norm, at, user = user, user, only_user(user)
+def part_of(node: fx.Node) -> str:
+    """Name of the class when an operation ran in a part that Gracile hung on the model, else ""."""
+    stack = node.meta.get("nn_module_stack") or {}
+    kind = list(stack.values())[-1][1] if stack else ""
+    name = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
+    return _PARTS.get(name, "")
+
+
+_PARTS = {
+    f"{c.__module__}.{c.__qualname__}": c.__name__
+    for c in (BorderMap, GatherChannels, MaskChannels, ScatterChannels)
+}
+
+
+def _tail(captured: Captured, node: fx.Node) -> Tail:
+    """What follows a layer, up to the addition that it ends in."""
+    tail, at, user = Tail(), node, only_user(node)
+    while user is not None:
+        part = part_of(user)
+        if is_norm(user) and tail == Tail():
+            tail = replace(tail, norm=user)
+        elif part == "BorderMap" and packet(user) == "add":
+            tail = replace(tail, border=next(a for a in user.all_input_nodes if a not in _chain(at, user)))
+        elif part == "ScatterChannels" and packet(user) == "index_select":
+            tail = replace(tail, table=captured.param_of(user.all_input_nodes[1]))
+        elif part not in ("ScatterChannels", "MaskChannels"):
+            break
+        at, user = user, only_user(user)
     if user is None or packet(user) != "add" or user.kwargs.get("alpha", 1) != 1:
-        return norm, None, None
+        return tail
     operands = [a for a in user.args[:2] if isinstance(a, fx.Node)]
-    if len(operands) != 2 or any(shape_of(a) != shape_of(node) for a in operands):
-        return norm, None, None
+    if len(operands) != 2 or any(shape_of(a) != shape_of(at) for a in operands):
+        return tail
     inside = [a for a in operands if a is at or at in _passed(a)]
     if len(inside) != 1:
-        return norm, None, None
-    other = operands[1] if inside[0] is operands[0] else operands[0]
-    return norm, user, other
+        return tail
+    return replace(tail, total=user, other=operands[1] if inside[0] is operands[0] else operands[0])
+
+
+def _chain(node: fx.Node, user: fx.Node) -> set[fx.Node]:
+    """``node`` and what hands it on unchanged to ``user``."""
+    return {a for a in user.all_input_nodes if a is node or node in _passed(a)}
 
 
 def _passed(node: fx.Node) -> list[fx.Node]:

@@ -18,6 +18,7 @@ from .criterion import Criterion, Scene, check_finite
 from .examples import Labelled, Loss, cross_entropy, labelled_chunks
 from .l1 import L1
 from .leave import split_left
+from .trunks import TrunkChoice, trunk_cuts
 from .walk import Calibration, chunks
 
 BATCH = 32
@@ -37,6 +38,7 @@ def plan(
     calibration: Calibration | None = None,
     labelled: Labelled | None = None,
     loss: Loss = cross_entropy,
+    trunk: TrunkChoice = "coupled",
     seed: int = 0,
 ) -> PrunePlan:
     """Choose the channels that go; the model is left as it was.
@@ -56,6 +58,8 @@ def plan(
         labelled: Inputs with targets, ``(images, labels)`` or batches of them, for criteria that
             differentiate a loss. With ``calibration`` alone these take the classes that the model predicts.
         loss: Outputs and targets of a batch to one number an example.
+        trunk: How residual trunks are pruned, for all branches or by patterns of layer names, see
+            :func:`~gracile.prune.trunks.trunk_cuts`.
         seed: Of random scores and of the inputs that the removal is tried on.
 
     Raises:
@@ -76,7 +80,8 @@ def plan(
     if round_to < 1:
         raise BadArgument("round_to", wanted="at least 1", found=f"{round_to=}")
     check_finite(model)
-    provenance = trace(capture(model, inputs))
+    captured = capture(model, inputs)
+    provenance = trace(captured, cuts=trunk_cuts(model, captured, trunk))
     free, left = split_left(provenance.captured, provenance.groups, leave)
     tested = surgery.probe(model, inputs, provenance, seed)
     stuck = {s.where for s in tested.skipped}
@@ -114,6 +119,7 @@ def write_plan(
         groups=tuple(_kept(g, done.removed.get(g.name, ())) for g in groups),
         slices=done.slices,
         attributes=done.attributes,
+        rewires=provenance.rewires(done.removed),
         skipped=_once(skipped),
         macs_before=before.macs,
         macs_after=after.macs,

@@ -13,19 +13,19 @@ inputs that it will really see.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx, nn
 
-from gracile.errors import NonFiniteError, UnsupportedOperation
+from gracile.errors import BadArgument, NonFiniteError, UnsupportedOperation
 from gracile.graph import Captured, capture, cost
 from gracile.graph.rules import RULES, bound, packet, rule_for
-from gracile.observe.gram import Gram
+from gracile.observe.gram import Gram, GroupedGram
 from gracile.records import PrunePlan
 
-from .layers import MAX_COLUMNS, Layer, affine, find_layers, is_norm, own, tensors
+from .layers import KINDS, MAX_COLUMNS, Kind, Layer, affine, find_layers, is_norm, own, part_of, tensors
 from .least_squares import fit, ridge_of
 from .walk import Calibration, Walk, chunks
 
@@ -62,6 +62,7 @@ def reconstruct_(
     plan: PrunePlan,
     calibration: Calibration,
     *,
+    kinds: Collection[Kind] = KINDS,
     reestimate_bn: bool = True,
     memory_bytes: int = MEMORY_BYTES,
     seed: int = 0,
@@ -73,24 +74,29 @@ def reconstruct_(
         original: The model before the removal.
         plan: Tells which outputs of each layer stay.
         calibration: Unlabelled inputs.
-        reestimate_bn: Correct the statistics of batch norms that follow no refitted layer (behind depthwise
-            convolutions, say) as they are reached: by the difference of means and the ratio of variances that
+        kinds: Layers to refit: ``conv``, ``linear``, ``grouped`` (depthwise too) and ``transposed``.
+        reestimate_bn: Correct the statistics of batch norms that follow no refitted layer as they are
+            reached: by the difference of means and the ratio of variances that
             the two networks show on the calibration data.
         memory_bytes: Bound on the activations held; of more images than fit, the first are used.
         seed: Of the positions that are sampled in large feature maps.
 
     Returns:
-        One record for each refitted layer, in order. Left as they are: grouped and transposed convolutions,
-        layers that run more than once, and those with more than ``MAX_COLUMNS`` inputs times taps.
+        One record for each refitted layer, in order. Left as they are: layers that run more than once, those
+        with more than ``MAX_COLUMNS`` inputs times taps a group, and transposed convolutions in groups of
+        several channels.
 
     Raises:
+        BadArgument: A kind is not known.
         NonFiniteError: Activations hold NaN or infinity.
         UnsupportedOperation: The narrowed model runs other operations than the original.
     """
+    if not set(kinds) <= set(KINDS):
+        raise BadArgument("kinds", wanted=f"some of {', '.join(KINDS)}", found=f"{tuple(kinds)}")
     batches = chunks(calibration, BATCH)
     peak = cost(original, tuple(x[:1] for x in batches[0])).peak_activation_bytes
     fits = max(1, memory_bytes // (2 * max(peak, 1) * len(batches[0][0])))
-    return _Lockstep(small, original, plan, batches[:fits], reestimate_bn, seed).run()
+    return _Lockstep(small, original, plan, batches[:fits], kinds, reestimate_bn, seed).run()
 
 
 class _Lockstep:
@@ -102,6 +108,7 @@ class _Lockstep:
         original: nn.Module,
         plan: PrunePlan,
         batches: Sequence[tuple[Tensor, ...]],
+        kinds: Collection[Kind],
         reestimate_bn: bool,
         seed: int,
     ) -> None:
@@ -109,11 +116,14 @@ class _Lockstep:
         before, after = capture(original, batches[0]), capture(small, batches[0])
         self.pairs = _pair(before, after)
         self.live = tensors(small)
-        self.layers = find_layers(after)
+        self.layers = find_layers(after, kinds)
         self.captured = after
         self.targets = Walk(before, tensors(original).__getitem__, batches)
         self.walk = Walk(after, self.live.__getitem__, batches, before=self._visit)
         self.keep = {s.param: torch.tensor(s.keep) for s in plan.slices if s.axis == 0}
+        across = {x.weight for x in self.layers.values() if x.transposed and x.groups == 1}
+        outs = {s.param: torch.tensor(s.keep) for s in plan.slices if s.axis == 1 and s.param in across}
+        self.keep = {k: v for k, v in self.keep.items() if k not in across} | outs
         self.changed = _changed(after, plan)
         self.refitted = {x.norm for x in self.layers.values() if self._wanted(x) and x.norm is not None}
         self.images = sum(len(b[0]) for b in batches)
@@ -146,27 +156,32 @@ class _Lockstep:
 
     def _refit(self, layer: Layer) -> Refit:
         weight = self.live[layer.weight]
-        outputs = int(weight.shape[0])
-        gram = Gram(layer.name, layer.columns, outputs)
+        matrices = layer.matrices(weight)  # (groups, outputs of a group, columns)
+        groups, outputs, _ = matrices.shape
+        seen = GroupedGram(layer.name, groups, layer.columns, outputs)
         at = layer.positions(self.images, self.draw)
         for x, y in zip(self.walk(layer.source), self._wished(layer), strict=True):
-            gram.update(layer.inputs(x, at), layer.outputs(y, at))
-        present = weight.new_zeros(outputs) if layer.bias is None else self.live[layer.bias]
-        old = torch.cat([weight.flatten(1).T, present[None]]).double().cpu()
+            seen.update(layer.inputs(x, at), layer.outputs(y, at))
+        bias = weight.new_zeros(groups * outputs) if layer.bias is None else self.live[layer.bias]
+        olds = torch.cat([matrices.mT, bias.view(groups, 1, outputs)], 1).double().cpu()
         movable = layer.bias is not None or layer.mean is not None
-        xx, xy = gram.xx / gram.rows, gram.xy / gram.rows
-        new = fit(xx, xy, old, ridge_of(xx, gram.rows), intercept=movable)
+        fitted = [_fitted(gram, old, movable) for gram, old in zip(seen.split(), olds, strict=True)]
+        new = torch.stack([f.weights for f in fitted])
         if not bool(new.isfinite().all()):
             raise NonFiniteError(layer.name, wanted="a finite least-squares fit", found="NaN or infinity",
                                  do="Give more calibration images.")  # fmt: skip
-        weight.copy_(new[:-1].T.reshape(weight.shape))
+        weight.copy_(layer.weight_of(new[:, :-1].mT, weight))
+        intercept = new[:, -1].reshape(-1)
         if layer.bias is not None:
-            present.copy_(new[-1])
+            bias.copy_(intercept)
         elif layer.mean is not None:  # norm(x + b) with mean m is norm(x) with mean m - b
-            self.live[layer.mean].sub_((new[-1]).to(self.live[layer.mean]))
-        variance = float((gram.yy / gram.rows - xy[-1].square()).sum())
-        errors = [_error(xx, xy, gram.yy / gram.rows, w) / max(variance, 1e-30) for w in (old, new)]
-        return Refit(layer=layer.name, before=errors[0], after=errors[1])
+            self.live[layer.mean].sub_(intercept.to(self.live[layer.mean]))
+        variance = max(sum(f.variance for f in fitted), 1e-30)
+        return Refit(
+            layer=layer.name,
+            before=sum(f.before for f in fitted) / variance,
+            after=sum(f.after for f in fitted) / variance,
+        )
 
     def _wished(self, layer: Layer) -> list[Tensor]:
         """Outputs that the layer should give, one tensor a batch.
@@ -174,22 +189,51 @@ class _Lockstep:
         In a sum, ``(sum_original - other_small - shift) / scale``, with the norm ``y = scale x + shift``
         between.
         """
-        plain = self._original(layer.node, layer)
+        plain, border = self._original(layer.node, layer), self._border(layer)
+        view = [1, -1, *[1] * (plain[0].dim() - 2)] if layer.window is not None else [-1]
+        if layer.norm is None:
+            inverse, shift, left = plain[0].new_ones(()), plain[0].new_zeros(()), None
+        else:
+            scale, shift = affine(self.captured, layer.norm, self.live)
+            usable = scale.abs() > SMALLEST_SCALE * scale.abs().max()
+            inverse, shift = torch.where(usable, 1 / scale, 0.0).view(view), shift.view(view)
+            left = (~usable).to(scale.dtype).view(view)
+        if border is not None:
+            plain = [p - border * inverse for p in plain]
+            shift = shift + border
+        pair = self._sums(layer)
+        if pair is None:
+            return plain
+        if left is None:
+            return [s - o - shift for s, o in zip(*pair, strict=True)]
+        return [(s - o - shift) * inverse + p * left for s, o, p in zip(*pair, plain, strict=True)]
+
+    def _border(self, layer: Layer) -> Tensor | None:
+        """The map that is added behind the layer, ``(1, outputs, *space)``."""
+        if layer.border is None:
+            return None
+        found: Tensor = self.walk(layer.border)[0]
+        return found[None]
+
+    def _sums(self, layer: Layer) -> tuple[list[Tensor], list[Tensor]] | None:
+        """Residual sums of the original and what the small network adds there, for the layer's outputs."""
         other = layer.other
         if layer.total is None or other is None or self._waits_on_me(other):
-            return plain
-        sums, others = self._original(layer.total, layer), self.walk(other)
+            return None
+        others = self.walk(other)
+        if layer.table is None:
+            sums = self._original(layer.total, layer)
+        else:
+            sums = self.targets(self.pairs[layer.total])
         if sums[0].shape != others[0].shape:
-            return plain
-        if layer.norm is None:
-            return [s - o for s, o in zip(sums, others, strict=True)]
-        scale, shift = affine(self.captured, layer.norm, self.live)
-        usable = scale.abs() > SMALLEST_SCALE * scale.abs().max()
-        view = [1, -1, *[1] * (sums[0].dim() - 2)] if layer.window is not None else [-1]
-        inverse = torch.where(usable, 1 / scale, 0.0).view(view)
-        left = (~usable).to(scale.dtype).view(view)
-        shift = shift.view(view)
-        return [(s - o - shift) * inverse + p * left for s, o, p in zip(sums, others, plain, strict=True)]
+            return None
+        if layer.table is None:
+            return sums, others
+        table = self.live[layer.table]
+        kept = int(self.live[layer.weight].shape[0])
+        places = torch.nonzero(table < kept)[:, 0]
+        places = places[torch.argsort(table[places])]
+        return [s.index_select(1, places) for s in sums], [o.index_select(1, places) for o in others]
 
     def _original(self, node: fx.Node, layer: Layer) -> list[Tensor]:
         """The original's values of ``node``, those channels that stay."""
@@ -242,11 +286,27 @@ def _error(xx: Tensor, xy: Tensor, yy: Tensor, w: Tensor) -> float:
     return max(float(yy.sum() - 2 * (w * xy).sum() + (w * (xx @ w)).sum()), 0.0)
 
 
+@dataclass(frozen=True)
+class _Fit:
+    """Weights and intercept of one group ``(columns + 1, outputs)``, and its squared errors."""
+
+    weights: Tensor
+    before: float
+    after: float
+    variance: float
+
+
+def _fitted(gram: Gram, old: Tensor, movable: bool) -> _Fit:
+    xx, xy, yy = gram.xx / gram.rows, gram.xy / gram.rows, gram.yy / gram.rows
+    new = fit(xx, xy, old, ridge_of(xx, gram.rows), intercept=movable)
+    variance = float((yy - xy[-1].square()).sum())
+    return _Fit(new, _error(xx, xy, yy, old), _error(xx, xy, yy, new), variance)
+
+
 def _pair(before: Captured, after: Captured) -> Mapping[fx.Node, fx.Node]:
-    """Operations of the narrowed graph to those of the original."""
-    old = [n for n in before.graph.nodes if n.op != "output"]
-    new = [n for n in after.graph.nodes if n.op != "output"]
-    if [(n.name, str(n.target)) for n in old] != [(n.name, str(n.target)) for n in new]:
+    """Operations of the narrowed graph to those of the original; parts that were hung on are left out."""
+    old, new = _own_operations(before), _own_operations(after)
+    if [str(n.target) for n in old] != [str(n.target) for n in new]:
         raise UnsupportedOperation(
             "reconstruct",
             wanted="the same operations in the narrowed model as in the original",
@@ -254,6 +314,12 @@ def _pair(before: Captured, after: Captured) -> Mapping[fx.Node, fx.Node]:
             do="Switch it off: reconstruct=False.",
         )
     return dict(zip(new, old, strict=True))
+
+
+def _own_operations(captured: Captured) -> list[fx.Node]:
+    """Inputs, parameters and operations of the user's own model."""
+    found = [n for n in captured.graph.nodes if n.op != "output" and not part_of(n)]
+    return [n for n in found if n.op != "placeholder" or not n.users or not all(map(part_of, n.users))]
 
 
 def _changed(captured: Captured, plan: PrunePlan) -> set[fx.Node]:
@@ -269,6 +335,7 @@ def _changed(captured: Captured, plan: PrunePlan) -> set[fx.Node]:
             narrower.add(node)
         cut = any(captured.param_of(s) in inputs_cut for s in sources)
         sums = packet(node).startswith("conv_transpose") or rule_for(node) in _OVER_CHANNELS
+        sums = sums or part_of(node) == "ScatterChannels"
         if cut or any(s in changed for s in sources) or (sums and node in narrower):
             changed.add(node)
     return changed

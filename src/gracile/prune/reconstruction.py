@@ -139,7 +139,7 @@ def _share(scene: Scene, group: Group) -> np.ndarray:
     """Mean share of each unit in the squared weights of the layers that write it."""
     held = tensors(scene.model)
     shares = []
-    for slot in group.writers:
+    for slot in group.scored:
         weight = held[slot.param].detach().double().cpu().movedim(slot.axis, 0).flatten(1)
         energy = weight[torch.from_numpy(slot.index)].square().flatten(1).sum(1).numpy()
         shares.append(energy / max(float(energy.sum()), 1e-30))

@@ -86,7 +86,7 @@ def _factors(scene: Scene, walking: Mapping[str, np.ndarray], t: float) -> dict[
     held, first = tensors(scene.model), aliases(scene.model)
     found: dict[str, Tensor] = {}
     for group in scene.groups:
-        for slot in group.writers:
+        for slot in group.scored:
             factor = found.setdefault(first[slot.param], torch.ones_like(held[slot.param]))
             at = torch.from_numpy(slot.index[walking[group.name]].reshape(-1))
             factor.index_fill_(slot.axis, at.to(factor.device), t)
@@ -96,5 +96,5 @@ def _factors(scene: Scene, walking: Mapping[str, np.ndarray], t: float) -> dict[
 def _along(scene: Scene, group: Group, slopes: Mapping[str, Tensor]) -> np.ndarray:
     """``<w, dL/dw>`` of each unit, over all weights that write it."""
     held = tensors(scene.model)
-    products = [(rows_written(s, held) * rows_written(s, slopes)).sum(1).numpy() for s in group.writers]
+    products = [(rows_written(s, held) * rows_written(s, slopes)).sum(1).numpy() for s in group.scored]
     return np.asarray(np.sum(products, axis=0))

@@ -61,7 +61,7 @@ class TaylorWeights:
         for example in examples_of(scene):
             slopes = weight_gradients(scene, example)
             for group in scene.groups:
-                for i, slot in enumerate(group.writers):
+                for i, slot in enumerate(group.scored):
                     product = rows_written(slot, held) * rows_written(slot, slopes)
                     totals[group.name][i] += product.sum(1).abs().numpy()
         return {

@@ -46,6 +46,7 @@ MOVES = frozenset(
         "pixel_unshuffle",
         "upsample_nearest2d",
         "narrow",
+        "index_select",
         "t",
         "unflatten",
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from .skipped import Skipped
 
@@ -25,6 +26,29 @@ class AttributeEdit:
     attribute: str
     old: int | tuple[int, ...]
     new: int | tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rewire:
+    """A part that is hung on ``module`` (a dotted name) for the sake of ``layer``; see :mod:`gracile.nn`.
+
+    Of ``size`` channels, as they are before the plan is applied, ``keep`` stay: "scatter" puts them back into
+    the full width behind the module, "gather" picks them before it, "mask" silences the others. "border" is a
+    map with ``ends``; ``constant`` says that a scatter adds one.
+    """
+
+    layer: str
+    module: str
+    kind: Literal["scatter", "gather", "mask", "border"]
+    size: int = 0
+    keep: tuple[int, ...] = ()
+    ends: tuple[tuple[int, int], ...] = ()
+    constant: bool = False
+
+    @property
+    def group(self) -> str:
+        """Name of the group that it cuts off: outputs go by the layer's name, inputs have ``:in`` behind."""
+        return f"{self.layer}:in" if self.kind == "gather" else self.layer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +77,7 @@ class PrunePlan:
     groups: tuple[GroupPlan, ...]
     slices: tuple[ParamSlice, ...]
     attributes: tuple[AttributeEdit, ...] = ()
+    rewires: tuple[Rewire, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     criterion: str = ""
     budget: str = ""

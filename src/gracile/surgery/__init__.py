@@ -7,6 +7,8 @@ from .branches import remove_branches_ as remove_branches_
 from .resolve import Resolution as Resolution
 from .resolve import probe as probe
 from .resolve import resolve as resolve
+from .rewire import absorb_masks_ as absorb_masks_
+from .rewire import with_parts as with_parts
 from .slice import apply as apply
 from .slice import apply_ as apply_
 from .verify import require as require

@@ -137,7 +137,12 @@ class _Attempt:
         self.model, self.provenance, self.removed = model, provenance, removed
         self.gone = provenance.gone(removed)
         self.attributes = edits(model, provenance, self.gone, dict(choice))
-        self.plan = PrunePlan(groups=(), slices=provenance.slices(removed), attributes=self.attributes)
+        self.plan = PrunePlan(
+            groups=(),
+            slices=provenance.slices(removed),
+            attributes=self.attributes,
+            rewires=provenance.rewires(removed),
+        )
 
     def options(self, kind: str) -> int:
         """How many other choices of attributes a class has."""

@@ -16,6 +16,8 @@ from torch.optim import Optimizer
 from gracile.errors import BadArgument
 from gracile.records import AttributeEdit, ParamSlice, PrunePlan
 
+from .rewire import rewire_
+
 _NORMS = (nn.modules.batchnorm._NormBase,)
 
 
@@ -75,6 +77,8 @@ def apply_(
         _set_attributes(module, leaf, old_shapes[name], slices)
     for edit in plan.attributes:
         _edit(model, edit)
+    for rewire in plan.rewires:
+        rewire_(model.get_submodule(rewire.module), rewire)
     if ema is not None:
         inner = ema.module if isinstance(ema, torch.optim.swa_utils.AveragedModel) else ema
         apply_(inner, plan)

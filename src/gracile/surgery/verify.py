@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from gracile.errors import ProofError
-from gracile.graph import Group, Provenance, capture, evaluating, trace
+from gracile.graph import Group, Provenance, Slot, capture, evaluating, trace
 from gracile.records import AttributeEdit, Proof, PrunePlan
 
 from .reference import run_reference, tensors_of
@@ -58,11 +58,11 @@ def verify(
         >>> [p.passed for p in verify(net, (torch.zeros(1, 4),), plan)]
         [True, True, True]
     """
-    found = provenance if provenance is not None else trace(capture(model, inputs))
+    found = provenance if provenance is not None else trace(capture(model, inputs), cuts=plan.rewires)
     removed = {g.name: g.removed for g in plan.groups if g.removed}
     stage = Stage(model, inputs, seed)
     return (
-        stage.permutation(found.groups),
+        stage.permutation([g for g in found.groups if g.name not in {c.group for c in found.cuts}]),
         stage.zero_then_remove(found, removed, plan),
         stage.keep_all(plan),
     )
@@ -120,7 +120,7 @@ class Stage:
         held = tensors_of(zeroed)
         with torch.no_grad():
             for name, units in removed.items():
-                for slot in provenance.group(name).readers:
+                for slot in _silencers(provenance, name):
                     index = torch.from_numpy(slot.index[np.asarray(units, dtype=np.int64)].reshape(-1))
                     held[slot.param].index_fill_(slot.axis, index, 0)
         reduces = any(provenance.kept(n.all_input_nodes[0].name, gone) for n in provenance.shrinking)
@@ -167,6 +167,14 @@ class Stage:
             words.append("in float32: the model does not run in float64")
         return Proof(name=name, passed=error <= tolerance, error=error, tolerance=tolerance, effect=effect,
                      detail="; ".join(words))  # fmt: skip
+
+
+def _silencers(provenance: Provenance, name: str) -> list[Slot]:
+    """Where zeros make a group vanish: what reads it, or what writes a branch that is cut off."""
+    group = provenance.group(name)
+    if all(c.group != name or c.kind == "gather" for c in provenance.cuts):
+        return list(group.readers)
+    return [s for s in group.slots if not s.param.endswith("running_var")]
 
 
 def flat(outputs: Any) -> list[Tensor]:

@@ -17,7 +17,8 @@ from .context import bound as bound
 from .context import packet as packet
 from .context import shape_of as shape_of
 from .context import unknown as unknown
-from .elementwise import is_pointwise, pointwise_rule, prelu_rule
+from .elementwise import is_pointwise as is_pointwise
+from .elementwise import pointwise_rule, prelu_rule
 from .movement import LITERAL as LITERAL
 from .movement import cat_rule, getitem_rule, literal_rule, pad_rule
 from .normalisation import batch_norm_rule, group_norm_rule, layer_norm_rule

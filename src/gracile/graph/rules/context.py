@@ -28,6 +28,8 @@ class Context:
     writes: list[Tensor] = field(default_factory=list)
     consumed: list[Tensor] = field(default_factory=list)
     shrinking: list[fx.Node] = field(default_factory=list)
+    gathered: frozenset[str] = frozenset()
+    """Convolutions that read a choice of their input's channels, which stays as it is."""
 
     def get(self, node: fx.Node) -> Value:
         """The value of a node with one tensor output."""

@@ -70,7 +70,12 @@ def conv_rule(ctx: Context, node: fx.Node) -> Result:
             ctx.labels.freeze(p, "varies inside a kernel", node.name)
     w_in, w_out = tie_all(ctx, w_ins, node), tie_all(ctx, w_outs, node)
     if groups == 1:
-        _read(ctx, x_in, w_in, node)
+        if node.name in ctx.gathered and w_in is not None:
+            ctx.reads.append(w_in)
+            for t in [] if x_in is None else [x_in]:
+                ctx.labels.freeze(t, "is read by a choice of its channels", node.name)
+        else:
+            _read(ctx, x_in, w_in, node)
         out = w_out
         if w_out is not None:
             ctx.writes.append(w_out)

@@ -98,13 +98,20 @@ class PruneStep(Step):
     """Runtime that ``choose_round_to`` and a budget in milliseconds time."""
     measure_batch: int = Field(default=32, ge=1)
     """Batch size that ``choose_round_to`` and a budget in milliseconds time."""
+    trunk: Literal["coupled", "zero", "selective"] | dict[str, Literal["coupled", "zero", "selective"]] = (
+        "coupled"
+    )
+    """How residual trunks are pruned, for all branches or by patterns of layer names: what is added goes
+    together (``coupled``), branches silence channels (``zero``), or branches compute, and readers read, a
+    choice of the trunk's channels (``selective``)."""
     calibration: int = Field(default=512, ge=1)
     """Training images for criteria that look at data, for reconstruction and batch-norm statistics. Only
     criteria that differentiate the loss use their labels: taylor, taylor_weights, fisher, obd, singe."""
-    carry_constants: bool = True
-    """Carry the constant that a removed channel still emits into the next bias."""
-    reconstruct: bool = True
-    """Refit each consumer of removed channels by least squares."""
+    carry_constants: bool | Literal["nearest", "exact"] = "nearest"
+    """Carry the constant that a removed channel still emits into the next bias; ``exact`` adds a map where
+    zero padding makes it differ near borders."""
+    reconstruct: bool | tuple[Literal["conv", "linear", "grouped", "transposed"], ...] = True
+    """Refit each consumer of removed channels by least squares, or only the kinds named."""
     reestimate_bn: bool = True
     """Estimate batch-norm statistics again afterwards."""
     reset: bool = False
@@ -144,6 +151,7 @@ class PruneStep(Step):
             reestimate_bn=self.reestimate_bn,
             seed=bench.seed,
         )
+        plan = surgery.with_parts(plan, model)
         if self.reset:
             model = prune.fresh(surgery.apply(state.model, plan), bench.seed)
         after = state.changed(model, Change(kind="prune", plan=to_plain(plan)))
@@ -207,6 +215,7 @@ class PruneStep(Step):
             round_to=round_to or self.round_to,
             calibration=images,
             labelled=(images, labels) if scorer.needs_labels else None,
+            trunk=self.trunk,
             seed=bench.seed,
         )
 
