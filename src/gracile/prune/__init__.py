@@ -73,6 +73,7 @@ from .schedules import OneShot as OneShot
 from .schedules import Pace as Pace
 from .schedules import Rounds as Rounds
 from .schedules import Schedule as Schedule
+from .sensitivity import Sensitivity as Sensitivity
 from .shrink import Absolute as Absolute
 from .shrink import Relative as Relative
 from .shrink import Threshold as Threshold

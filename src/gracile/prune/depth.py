@@ -14,18 +14,17 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gracile import surgery
 from gracile.errors import BadArgument, BudgetError
-from gracile.graph import cost, evaluating
+from gracile.graph import cost
 from gracile.observe.batchnorm import reestimate_
 from gracile.records import Branch, BranchPlan
 
 from .budgets import Macs, Params
 from .criterion import check_finite
+from .divergence import divergence, outputs
 from .walk import Batch, Calibration, chunks
 
 BATCH = 128
@@ -91,14 +90,14 @@ def plan_branches(
     need = _Need(budget, whole.macs, whole.params)
     need.check(found)
     batches = chunks(calibration, BATCH)
-    reference = [_outputs(model, batch) for batch in batches]
+    reference = [outputs(model, batch) for batch in batches]
     left, gone, moved = list(found), list[Branch](), list[float]()
     tries = sum(len(found) - i for i in range(need.rounds(found)))
     tried = 0
     while not need.met(gone):
         rises: dict[str, float] = {}
         for branch in left:
-            rises[branch.name] = _divergence(model, [*gone, branch], batches, reference)
+            rises[branch.name] = _without(model, [*gone, branch], batches, reference)
             tried += 1
             if on_try is not None:
                 on_try(tried, max(tries, tried))
@@ -180,22 +179,11 @@ def _price(rise: float, cost: float) -> float:
     return rise / max(cost, 1e-30) if rise > 0 else rise
 
 
-def _outputs(model: nn.Module, batch: Batch) -> Tensor:
-    with evaluating(model), torch.no_grad():
-        outputs: Tensor = model(*batch)
-    return outputs.float()
-
-
-def _divergence(
+def _without(
     model: nn.Module, gone: list[Branch], batches: tuple[Batch, ...], reference: list[Tensor]
 ) -> float:
     small = surgery.remove_branches_(copy.deepcopy(model), gone)
-    apart = [_apart(wanted, _outputs(small, batch)) for wanted, batch in zip(reference, batches, strict=True)]
+    apart = [
+        divergence(wanted, outputs(small, batch)) for wanted, batch in zip(reference, batches, strict=True)
+    ]
     return sum(apart) / len(apart)
-
-
-def _apart(wanted: Tensor, found: Tensor) -> float:
-    if wanted.dim() == 2:
-        p, q = F.log_softmax(wanted, 1), F.log_softmax(found, 1)
-        return float(F.kl_div(q, p, reduction="batchmean", log_target=True))
-    return float((found - wanted).square().sum() / wanted.square().sum().clamp_min(1e-30))

@@ -21,6 +21,7 @@ from .obd import OBD
 from .random import Random
 from .reconstruction import Reconstruction
 from .schedules import Cubic, Linear, OneShot, Schedule
+from .sensitivity import Sensitivity
 from .similarity import Similarity
 from .singe import SInGE
 from .taylor import Taylor
@@ -42,6 +43,7 @@ CRITERIA: dict[str, type[Criterion]] = {
     "obd": OBD,
     "singe": SInGE,
     "reconstruction": Reconstruction,
+    "sensitivity": Sensitivity,
 }
 BUDGETS: dict[str, type[Budget]] = {
     "per_layer": PerLayer,

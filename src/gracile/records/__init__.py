@@ -36,6 +36,8 @@ from .run import Headline as Headline
 from .run import Run as Run
 from .run import StepRecord as StepRecord
 from .run import read_run as read_run
+from .sensitivity_table import GroupSensitivity as GroupSensitivity
+from .sensitivity_table import SensitivityTable as SensitivityTable
 from .skipped import Skipped as Skipped
 from .sparsity_point import SparsityPoint as SparsityPoint
 from .text import RUNTIMES as RUNTIMES

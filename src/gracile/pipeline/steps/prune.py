@@ -84,6 +84,7 @@ class PruneStep(Step):
         "obd",
         "singe",
         "reconstruction",
+        "sensitivity",
     ] = "l1"
     """How the channels of a group are ranked; the lowest go."""
     budget: BudgetPart
