@@ -34,6 +34,7 @@ from .criterion import Criterion, Scene, Scores
 from .divergence import divergence, outputs
 from .l1 import L1
 from .layers import tensors
+from .walk import Batch
 
 RATIOS = (0.125, 0.25, 0.5, 0.75, 0.875)
 PLAIN = L1()
@@ -115,7 +116,9 @@ def measured(
     Raises:
         BadArgument: There is no data.
     """
-    examples = scene.labelled or tuple((batch, None) for batch in scene.calibration)
+    examples: Sequence[tuple[Batch, Tensor | None]] = scene.labelled
+    if not examples:
+        examples = [(batch, None) for batch in scene.calibration]
     if not examples:
         raise BadArgument("calibration", wanted="inputs for the sensitivity analysis", found="none",
                           do="Pass calibration= or labelled=.")  # fmt: skip
@@ -172,7 +175,8 @@ def _narrowed(scene: Scene, group: Group, gone: tuple[int, ...]) -> nn.Module:
 
 
 def _percent(found: Sequence[Tensor], labels: Sequence[Tensor | None]) -> float:
-    right = sum(int((f.argmax(1) == y).sum()) for f, y in zip(found, labels, strict=True))
+    pairs = zip(found, labels, strict=True)
+    right = sum(int((f.argmax(1) == y).sum()) for f, y in pairs if y is not None)
     return 100 * right / sum(len(f) for f in found)
 
 
