@@ -6,15 +6,12 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
-import torch
 
 from benchmarks.cells import Cells
 from benchmarks.figure import write_svg
 from benchmarks.side_by_side import smallest_ratio
-from benchmarks.speech import KeepZero, element_masks
 from benchmarks.theory import TABLE_4, curve, pair
 from gracile.report.charts import Series
-from gracile.zoo import sad
 
 
 def test_a_kept_cell_is_not_done_again(tmp_path: Path) -> None:
@@ -53,17 +50,3 @@ def test_more_channels_gone_more_saved() -> None:
     assert gone[0] == 0
     assert gone == sorted(gone)
     assert entries[-1]["ideal_speedup"] == pytest.approx(100 / (100 - gone[-1]))
-
-
-def test_masks_hold_the_smallest_weights_at_zero() -> None:
-    model = sad()
-    masks = element_masks(model, 0.9)
-    keep = KeepZero(masks)
-    largest = model.conv3.weight.detach().abs().flatten().topk(10).values
-    keep.apply_(model)
-    assert model.conv3.weight.count_nonzero() == 27 * 164 * 16 - round(0.9 * 27 * 164 * 16)
-    assert torch.equal(model.conv3.weight.detach().abs().flatten().topk(10).values, largest)
-    torch.nn.init.ones_(model.conv1.weight)
-    keep.on_step_end(model, torch.optim.SGD(model.parameters()), step=0, epoch=1)
-    assert torch.equal(model.conv1.weight, masks["conv1.weight"])
-    assert "linear.weight" not in masks

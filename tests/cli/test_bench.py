@@ -30,11 +30,12 @@ def test_a_file_in_a_runtime(gracile: Any, file: Path) -> None:
     assert found["hardware"]["cores"] >= 1
 
 
-def test_a_model_in_torch_and_exported(gracile: Any, tmp_path: Path) -> None:
+def test_a_model_in_torch_and_exported(gracile: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # a short name: a long one is cut in the table
     (tmp_path / "net.py").write_text(
         "from torch import nn\ndef build(): return nn.Sequential(nn.Flatten(), nn.Linear(12, 2))"
     )
-    model = f"{tmp_path}/net.py:build"
+    model = "net.py:build"
     ended = gracile("bench", model, "--runtime", "torch,ort", "--input", "3,2,2", *FAST)
     assert ended.code == 0, ended.err
     assert "ONNX Runtime" in ended.out

@@ -48,4 +48,5 @@ def test_the_recipes_of_the_project_are_recipes(path: Path) -> None:
     source, _, name = recipe.model.spec.partition(":")
     assert source != "gracile" or name in MODELS
     assert recipe.data.spec in DATA or recipe.data.spec.startswith("images:")
-    assert f"gracile compress recipes/{path.name}" in path.read_text(encoding="utf-8")
+    command = "train" if recipe.only_trains else "compress"
+    assert f"gracile {command} recipes/{path.name}" in path.read_text(encoding="utf-8")

@@ -174,8 +174,9 @@ def test_training_resumes_within_a_step(
         pipeline.run(tiny, out, progress=False)
     assert list((out / "checkpoints/00-train").glob("partial-*"))
     monkeypatch.setattr(training.Ticker, "on_step_end", tick)
-    short = tiny.model_copy(update={"steps": tiny.steps[:1]})
+    short = tiny.model_copy(update={"steps": tiny.steps[:2]})
     run = pipeline.run(short, out, resume=True, progress=False)
+    assert run.steps[0].name == "train"
     assert run.steps[0].detail["resumed_after"] == 1
     assert len(run.steps[0].detail["epochs"]) == 2
     assert not list((out / "checkpoints/00-train").glob("partial-*"))

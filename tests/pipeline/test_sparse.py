@@ -192,6 +192,7 @@ def test_baselines_start_from_new_weights(tiny: Recipe, masked: tuple[Recipe, Pa
     bundle = data.load_data("digits")
     bench: Any = SimpleNamespace(
         inputs=(bundle.calibration(1),), seed=3, calibration=bundle.calibration, bundle=bundle,
+        labelled=lambda count: bundle.labelled(count, 3),
         tick=lambda *_: None,
     )  # fmt: skip
     kept = PruneStep.model_validate({"budget": {"macs": 0.5}, "reset": False}).run(State(model=model), bench)

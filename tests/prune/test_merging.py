@@ -56,7 +56,7 @@ def test_groups_that_something_counts_or_normalises_are_left(name) -> None:
     merged = prune.merge(model, inputs, leave=())
     torch.testing.assert_close(merged.model(*x), wanted, rtol=1e-4, atol=1e-4)
     whys = [s.why for s in merged.plan.skipped if "merging equal channels" in s.why]
-    assert bool(whys) == (name in ("grouped", "attention"))
+    assert bool(whys) == (name == "attention")  # a norm of groups loses whole groups, which is exact
 
 
 def test_near_channels_become_their_mean_and_readers_their_sum() -> None:
@@ -102,7 +102,7 @@ def test_kept_numbers_are_rounded_up_without_a_budget(residual, inputs) -> None:
     twin_(residual, inputs)
     merged = prune.merge(residual, inputs, leave=(), round_to=4)
     assert all(len(g.keep) % 4 == 0 or len(g.keep) == g.units for g in merged.plan.groups)
-    assert merged.clusters["conv4"] == ((0, 2), (1, 3)) or len(merged.plan.groups) > 0
+    assert all(len(clusters) <= 2 for clusters in merged.clusters.values())
 
 
 def test_bad_arguments_are_refused(residual, inputs) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from gracile import records
-from gracile.records import PrunePlan, Run, Skipped, from_json, to_json
+from gracile.records import MaskPlan, ParamMask, PrunePlan, Run, Skipped, from_json, to_json
 
 RECORDS = [kind for name in dir(records) if dataclasses.is_dataclass(kind := getattr(records, name))]
 
@@ -22,12 +23,18 @@ def sample(kind: Any) -> Any:
         return _PLAIN[kind]
     if kind is Any:
         return {"nested": [1, 2.5, None, "x"]}
+    if kind is ParamMask:  # its bits must fit its shape
+        return ParamMask.of("é", np.array([[True, False, True], [False, True, True]]), "n:m")
+    if kind is MaskPlan:
+        return MaskPlan(masks=(sample(ParamMask),), skipped=(sample(Skipped),), criterion="l1", sparsity=0.3)
     if dataclasses.is_dataclass(kind):
         hints = get_type_hints(kind)
         return kind(
             **{field.name: sample(hints[field.name]) for field in dataclasses.fields(kind) if field.init}
         )
     origin, parts = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return parts[-1]
     if origin is tuple:
         inner = parts[:1] * 2 if parts[-1] is Ellipsis else parts
         return tuple(sample(part) for part in inner)

@@ -24,12 +24,11 @@ def drop_dead(graph: fx.Graph) -> int:
 
     Example:
         >>> import torch
-        >>> from gracile.graph import capture
         >>> class Net(torch.nn.Module):
         ...     def forward(self, x):
         ...         x = x.relu()
         ...         return (x + x.new_zeros(1, 1)).relu()
-        >>> graph = capture(Net(), (torch.ones(2, 3),)).program.module().graph
+        >>> graph = torch.export.export(Net(), (torch.ones(2, 3),)).module().graph
         >>> drop_dead(graph)
         2
         >>> [n.name for n in graph.nodes if n.op == "call_function"]

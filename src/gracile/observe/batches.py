@@ -104,7 +104,7 @@ def holdout_indices(data: Batches, share: float, seed: int = 0) -> tuple[Tensor,
 
     Example:
         >>> [part.tolist() for part in holdout_indices(DatasetBatches([(torch.zeros(1), 0)] * 5), 0.4)]
-        [[0, 1, 3], [2, 4]]
+        [[1, 2, 3], [0, 4]]
     """
     groups = getattr(data, "groups", None)
     units = len(data) if groups is None else len(torch.unique(groups))

@@ -271,7 +271,7 @@ def _constant(
     middle = rows[int(np.ravel_multi_index([s // 2 for s in shape], shape))]
     error = float((rows - middle).abs().max())
     into, why = _target(captured, node)
-    left = first[0] if not into else first[0] - middle.view(-1, *[1] * len(shape))
+    left = first[0] if not into or linear else first[0] - middle.view(-1, *[1] * len(shape))
     wanted = borders and not linear and float(left.abs().max()) > TOLERANCE * max(largest, 1e-30)
     at, rows_of, scale = (
         _place(captured, node, held) if wanted and why not in _SEVERAL else ("", ("", 0), None)

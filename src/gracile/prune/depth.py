@@ -76,6 +76,7 @@ def plan_branches(
         NonFiniteError: Weights hold NaN or infinity.
 
     Example:
+        >>> import torch
         >>> from gracile.testing import net
         >>> model, inputs = net("residual")
         >>> chosen = plan_branches(model, inputs, budget=Branches(count=1),
