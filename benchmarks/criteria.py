@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from benchmarks.rows import Row, benchmark_main
 from gracile import data, graph, measure, prune, tune, zoo
-from gracile.prune.criterion import Scores
+from gracile.prune.criteria.criterion import Scores
 from gracile.records import atomic_bytes
 
 SPARSITIES = (20, 30, 40, 50, 60, 70)

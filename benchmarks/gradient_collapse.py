@@ -25,8 +25,8 @@ from torch import nn
 from gracile import data, observe, prune, surgery, zoo
 from gracile.graph import Group, capture, trace
 from gracile.observe.batchnorm import reestimate_
-from gracile.prune.criterion import Scores, rows_written
-from gracile.prune.examples import Example, labelled_chunks
+from gracile.prune.criteria.criterion import Scores, rows_written
+from gracile.prune.criteria.examples import Example, labelled_chunks
 from gracile.prune.layers import tensors
 from gracile.records import PrunePlan
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gracile.graph import Group, capture, trace
 from gracile.prune import Scene
-from gracile.prune.examples import cross_entropy
+from gracile.prune.criteria.examples import cross_entropy
 
 
 def scene_of(model: nn.Module, x: Tensor, y: Tensor | None = None, size: int = 16, **fields: Any) -> Scene:

@@ -48,7 +48,7 @@ def best(found: list[Item], time: float, limit: int) -> float:
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10_000), share=st.floats(0.3, 1.0), macs=st.floats(0.75, 1.0))
-def test_both_bounds_hold_and_the_error_is_near_the_least(seed: int, share: float, macs: float) -> None:
+def test_both_bounds_hold_and_no_two_changes_are_better(seed: int, share: float, macs: float) -> None:
     found = items(seed)
     least = sum(min(i.times) for i in found)
     time = least + share * (sum(max(i.times) for i in found) - least)
@@ -56,7 +56,26 @@ def test_both_bounds_hold_and_the_error_is_near_the_least(seed: int, share: floa
     chosen = solve(found, time=time, cost=cost, limit=limit)
     assert total(chosen, found, "times") <= time + 1e-6
     assert cost(chosen) <= limit
-    assert total(chosen, found, "errors") <= best(found, time, limit) + 0.5
+    error = total(chosen, found, "errors")
+    assert error >= best(found, time, limit) - 1e-9
+    for one, two in itertools.combinations(found, 2):
+        for a, b in itertools.product(one.counts, two.counts):
+            other = {**chosen, one.name: a, two.name: b}
+            if total(other, found, "times") <= time and cost(other) <= limit:
+                assert total(other, found, "errors") >= error - 1e-9
+
+
+def test_the_error_is_near_the_least() -> None:
+    gaps = []
+    for seed in range(60):
+        found = items(seed)
+        least = sum(min(i.times) for i in found)
+        time = least + 0.4 * (sum(max(i.times) for i in found) - least)
+        chosen = solve(found, time=time, cost=cost, limit=850)
+        gaps.append(total(chosen, found, "errors") / max(best(found, time, 850), 1e-9) - 1)
+    assert min(gaps) > -1e-9
+    assert np.mean(gaps) < 0.02
+    assert np.mean(np.array(gaps) < 1e-9) > 0.7
 
 
 def test_a_step_that_does_not_pay_is_not_taken() -> None:

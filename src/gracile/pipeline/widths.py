@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from gracile import measure, surgery
 from gracile.errors import BudgetError
 from gracile.prune import Criterion, Scene
-from gracile.prune.criterion import Scores
+from gracile.prune.criteria.criterion import Scores
 from gracile.records import PrunePlan, Speed
 
 from .latency import available

@@ -18,7 +18,7 @@ from gracile.errors import BadArgument, BudgetError
 from gracile.graph import Group, Provenance
 
 from .budgets import Budget, Global, Macs, Milliseconds, Params, PerLayer, Widths
-from .criterion import Scores
+from .criteria.criterion import Scores
 from .knapsack import Item, solve
 
 Removed = dict[str, tuple[int, ...]]
@@ -77,7 +77,7 @@ def allocate(
         budget: What may stay.
         round_to: Kept channels are a multiple of it; a group with fewer stays whole. No group is emptied.
         marginal: Scores are costs that compare between groups: go by score per multiply-add or parameter
-            instead of equal shares (see :class:`gracile.prune.criterion.Criterion`).
+            instead of equal shares (see :class:`gracile.prune.criteria.criterion.Criterion`).
 
     Returns:
         Units to remove by group name; groups that stay whole are not listed.

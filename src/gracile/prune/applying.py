@@ -14,9 +14,9 @@ from gracile.graph import capture, trace
 from gracile.observe.batchnorm import reestimate_
 from gracile.records import PrunePlan
 
-from .constants import add_, find_constants, hang_
 from .layers import KINDS, Kind
-from .reconstruct import MEMORY_BYTES, reconstruct_
+from .repair.constants import add_, find_constants, hang_
+from .repair.reconstruct import MEMORY_BYTES, reconstruct_
 from .walk import Calibration, chunks
 
 BATCH = 128

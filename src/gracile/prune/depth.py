@@ -23,8 +23,8 @@ from gracile.observe.batchnorm import reestimate_
 from gracile.records import Branch, BranchPlan
 
 from .budgets import Macs, Params
-from .criterion import check_finite
-from .divergence import divergence, outputs
+from .criteria.criterion import check_finite
+from .criteria.divergence import divergence, outputs
 from .walk import Batch, Calibration, chunks
 
 BATCH = 128

@@ -111,22 +111,24 @@ def _cheapest(items: Sequence[Item], time: float, need: float) -> dict[str, int]
 
 
 def _improved(items: Sequence[Item], places: list[int], time: float, need: float) -> list[int]:
-    """Use up what prices leave over: while some group's other width loses less and still fits, take it."""
+    """Use up what prices leave over: take other widths of one or two groups while that loses less and fits."""
+    moves = [(i, q) for i, item in enumerate(items) for q in range(len(item.counts))]
+    of = np.array([i for i, _ in moves])
+    table = np.array([[items[i].errors[q], items[i].times[q], -items[i].saved[q]] for i, q in moves])
     while True:
-        used = sum(item.times[p] for item, p in zip(items, places, strict=True))
-        saved = sum(item.saved[p] for item, p in zip(items, places, strict=True))
-        better = [
-            (item.errors[p] - item.errors[q], i, q)
-            for i, (item, p) in enumerate(zip(items, places, strict=True))
-            for q in range(len(item.counts))
-            if item.errors[q] < item.errors[p]
-            and used - item.times[p] + item.times[q] <= time + 1e-9
-            and saved - item.saved[p] + item.saved[q] >= need - 1e-6
-        ]
-        if not better:
+        now = np.array([table[moves.index((i, p))] for i, p in enumerate(places)])
+        left = np.array([time + 1e-9, 1e-6 - need]) - now[:, 1:].sum(0)
+        change = table - now[of]  # (moves, error, time and need)
+        pairs = change[:, None] + change[None]
+        pairs[of[:, None] == of] = np.inf
+        at = np.arange(len(moves))
+        pairs[at, at] = change  # a move alone
+        gain = np.where((pairs[..., 1:] <= left).all(-1), pairs[..., 0], np.inf)
+        one, two = divmod(int(gain.argmin()), len(moves))
+        if not gain[one, two] < -1e-12:
             return places
-        _, i, q = max(better)
-        places[i] = q
+        for i, q in {moves[one], moves[two]}:
+            places[i] = q
 
 
 def _prices(errors: tuple[float, float], most: float) -> np.ndarray:

@@ -24,13 +24,13 @@ from gracile.surgery.verify import Stage, difference, run
 
 from .allocate import Removed, allocate
 from .budgets import Budget
-from .criterion import check_finite
+from .criteria.criterion import check_finite
+from .criteria.nearest import Join, join_nearest, scores_of
+from .criteria.similarity import described
 from .layers import tensors
 from .leave import split_left
-from .nearest import Join, join_nearest, scores_of
 from .planning import write_plan
-from .reconstruct import reconstruct_
-from .similarity import described
+from .repair.reconstruct import reconstruct_
 from .walk import Calibration
 
 Clusters = Mapping[str, tuple[tuple[int, ...], ...]]

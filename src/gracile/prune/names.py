@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-from .activation import Activation
-from .apoz import APoZ
-from .bn_scale import BNScale
 from .budgets import Budget, Global, Macs, Params, PerLayer
-from .criterion import Criterion
-from .entries import EntryCriterion
-from .entry_gradient import EntryGradient
-from .entry_norm import EntryNorm
-from .entry_random import EntryRandom
-from .fisher import Fisher
-from .geometric_median import GeometricMedian
-from .granularity import Block, Element, Granularity, InputChannel, Kernel, NofM, OutputChannel
-from .l1 import L1
-from .l2 import L2
-from .lp import Lp
-from .obd import OBD
-from .random import Random
-from .reconstruction import Reconstruction
-from .schedules import Cubic, Linear, OneShot, Schedule
-from .sensitivity import Sensitivity
-from .similarity import Similarity
-from .singe import SInGE
-from .taylor import Taylor
-from .taylor_weights import TaylorWeights
+from .criteria.activation import Activation
+from .criteria.apoz import APoZ
+from .criteria.bn_scale import BNScale
+from .criteria.criterion import Criterion
+from .criteria.fisher import Fisher
+from .criteria.geometric_median import GeometricMedian
+from .criteria.l1 import L1
+from .criteria.l2 import L2
+from .criteria.lp import Lp
+from .criteria.obd import OBD
+from .criteria.random import Random
+from .criteria.reconstruction import Reconstruction
+from .criteria.sensitivity import Sensitivity
+from .criteria.similarity import Similarity
+from .criteria.singe import SInGE
+from .criteria.taylor import Taylor
+from .criteria.taylor_weights import TaylorWeights
+from .masks.entries import EntryCriterion
+from .masks.entry_gradient import EntryGradient
+from .masks.entry_norm import EntryNorm
+from .masks.entry_random import EntryRandom
+from .masks.granularity import Block, Element, Granularity, InputChannel, Kernel, NofM, OutputChannel
+from .training.schedules import Cubic, Linear, OneShot, Schedule
 
 CRITERIA: dict[str, type[Criterion]] = {
     "random": Random,

@@ -14,9 +14,9 @@ from gracile.records import GroupPlan, PrunePlan, Skipped
 
 from .allocate import allocate
 from .budgets import Budget, Macs
-from .criterion import Criterion, Scene, check_finite
-from .examples import Labelled, Loss, cross_entropy, labelled_chunks
-from .l1 import L1
+from .criteria.criterion import Criterion, Scene, check_finite
+from .criteria.examples import Labelled, Loss, cross_entropy, labelled_chunks
+from .criteria.l1 import L1
 from .leave import split_left
 from .trunks import TrunkChoice, trunk_cuts
 from .walk import Calibration, chunks

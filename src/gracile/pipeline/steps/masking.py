@@ -57,7 +57,7 @@ class MaskPart(Part):
 
     def check_masks(self) -> None:
         """Refuse fields that do not fit together."""
-        from gracile.prune.masking import check_sparsity
+        from gracile.prune.masks.masking import check_sparsity
 
         check_sparsity(self.kind(), self.sparsity, self.scope)
 
