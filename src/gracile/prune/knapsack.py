@@ -111,7 +111,7 @@ def _cheapest(items: Sequence[Item], time: float, need: float) -> dict[str, int]
 
 
 def _improved(items: Sequence[Item], places: list[int], time: float, need: float) -> list[int]:
-    """Use up what prices leave over: take other widths of one or two groups while that loses less and fits."""
+    """Use up what prices leave over: change one or two groups while that loses less and fits."""
     moves = [(i, q) for i, item in enumerate(items) for q in range(len(item.counts))]
     of = np.array([i for i, _ in moves])
     table = np.array([[items[i].errors[q], items[i].times[q], -items[i].saved[q]] for i, q in moves])
