@@ -84,7 +84,7 @@ def narrow(
     )
     right_after = accuracy(small, bundle).percent
     config = tune.TuneConfig(
-        epochs=arguments.epochs, lr=arguments.lr, seed=seed, augment=True, weight_decay=5e-4,
+        epochs=arguments.epochs, lr=arguments.lr, seed=seed, augment=True,
         warmup_epochs=0.2, bf16=not arguments.float32,
     )  # fmt: skip
     loss = tune.Distillation(model, weight=arguments.distill, bf16=config.bf16) if arguments.distill else None
@@ -165,7 +165,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cells", default=",".join(MUST), help="comma-separated, see above")
     parser.add_argument("--epochs", type=int, default=EPOCHS, help=f"at most and by default {EPOCHS}")
     parser.add_argument("--seeds", type=int, help="of each cell; default 3 for macs:2.55, else 1")
-    parser.add_argument("--lr", type=float, default=0.02, help="highest learning rate, default 0.02")
+    parser.add_argument("--lr", type=float, default=0.01, help="highest learning rate, default 0.01")
     parser.add_argument("--distill", type=float, default=0.5, help="weight of the original, default 0.5")
     parser.add_argument("--float32", action="store_true", help="train without bfloat16")
     parser.add_argument("--train-images", type=int, help="only the first so many")

@@ -77,9 +77,7 @@ class Cell:
 
 def train(cell: Cell, bundle: data.DataBundle, model: nn.Module, checkpoint: Path | None) -> dict[str, Any]:
     """Make one network and measure it."""
-    config = tune.TuneConfig(
-        epochs=cell.epochs, lr=cell.lr, seed=cell.seed, bf16=cell.bf16, augment=True, weight_decay=5e-4
-    )
+    config = tune.TuneConfig(epochs=cell.epochs, lr=cell.lr, seed=cell.seed, bf16=cell.bf16, augment=True)
     examples, test = bundle.train, bundle.test
     if cell.train_images is not None:
         examples = examples.subset(range(cell.train_images))
@@ -199,7 +197,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cells", default="element:0.8,element:0.9", help="comma-separated, see above")
     parser.add_argument("--epochs", type=int, default=10, help="in all, default 10")
     parser.add_argument("--seeds", type=int, default=1, help="how many, default 1")
-    parser.add_argument("--lr", type=float, default=0.02, help="highest learning rate, default 0.02")
+    parser.add_argument("--lr", type=float, default=0.01, help="highest learning rate, default 0.01")
     parser.add_argument("--scope", choices=("layer", "global"), default="global", help="default global")
     parser.add_argument("--end", type=float, default=0.6, help="share of the epochs for growth, default 0.6")
     parser.add_argument("--distill", type=float, default=0.5, help="weight of the original, default 0.5")
