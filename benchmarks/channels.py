@@ -25,11 +25,10 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-from scipy import stats
 from torch import nn
 
 from benchmarks.cells import Cells
-from benchmarks.rows import Row, benchmark_main
+from benchmarks.rows import Row, benchmark_main, interval
 from gracile import data, measure, prune, tune, zoo
 from gracile.errors import UsageError
 from gracile.records import PrunePlan
@@ -141,14 +140,17 @@ def run(arguments: argparse.Namespace) -> tuple[list[Row], list[dict[str, Any]]]
 def row(entries: list[dict[str, Any]]) -> Row:
     """One cell over its seeds: the mean, and the interval of the mean or of the one network."""
     percent = [entry["accuracy"] for entry in entries]
-    mean = statistics.fmean(percent)
-    spread = (entries[0]["low"], entries[0]["high"])
-    if len(percent) > 1:
-        half = stats.t.ppf(0.975, len(percent) - 1) * statistics.stdev(percent) / len(percent) ** 0.5
-        spread = (mean - half, mean + half)
+    spread = interval(percent) or (entries[0]["low"], entries[0]["high"])
     name = entries[0]["name"]
     row_id = f"resnet56.{name.replace(':', '_')}.tuned"
-    return Row(id=row_id, value=mean, unit="%", n=entries[0]["n"], spread=spread, must=MUST[name])
+    return Row(
+        id=row_id,
+        value=statistics.fmean(percent),
+        unit="%",
+        n=entries[0]["n"],
+        spread=spread,
+        must=MUST[name],
+    )
 
 
 def show(entries: list[dict[str, Any]]) -> None:

@@ -26,10 +26,9 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-from scipy import stats
 from torch import nn
 
-from benchmarks.rows import Row, benchmark_main
+from benchmarks.rows import Row, benchmark_main, interval
 from gracile import data, measure, prune, tune, zoo
 from gracile.errors import UsageError
 
@@ -173,14 +172,17 @@ def kept(file: Path | None, cell: Cell) -> dict[str, Any] | None:
 def row(entries: list[dict[str, Any]]) -> Row:
     """One granularity and sparsity over its seeds."""
     percent = [entry["accuracy"] for entry in entries]
-    mean = statistics.fmean(percent)
-    spread = (entries[0]["low"], entries[0]["high"])
-    if len(percent) > 1:
-        half = stats.t.ppf(0.975, len(percent) - 1) * statistics.stdev(percent) / len(percent) ** 0.5
-        spread = (mean - half, mean + half)
+    spread = interval(percent) or (entries[0]["low"], entries[0]["high"])
     name = entries[0]["name"]
     row_id = f"resnet56.{name.replace(':', '_')}"
-    return Row(id=row_id, value=mean, unit="%", n=entries[0]["n"], spread=spread, must=MUST[name])
+    return Row(
+        id=row_id,
+        value=statistics.fmean(percent),
+        unit="%",
+        n=entries[0]["n"],
+        spread=spread,
+        must=MUST[name],
+    )
 
 
 def show(entries: list[dict[str, Any]]) -> None:

@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from scipy import stats
 
-from benchmarks.rows import Row, benchmark_main
+from benchmarks.rows import Row, benchmark_main, interval
 from gracile import pipeline
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
@@ -87,20 +86,6 @@ def cells(parsed: argparse.Namespace) -> list[dict[str, Any]]:
                 )
                 found.append(entry)
     return found
-
-
-def interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """Student's 95 % interval of the mean; None for fewer than two values.
-
-    Example:
-        >>> [round(bound, 2) for bound in interval([1.0, 2.0, 3.0])]
-        [-0.48, 4.48]
-    """
-    if len(values) < 2:
-        return None
-    half = float(stats.t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
-    middle = statistics.fmean(values)
-    return middle - half, middle + half
 
 
 def rows_of(entries: list[dict[str, Any]]) -> list[Row]:

@@ -22,13 +22,12 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor, nn
 
-from benchmarks.rows import Row, benchmark_main
+from benchmarks.rows import Row, benchmark_main, interval
 from gracile import data, measure, prune, zoo
 from gracile.records import PrunePlan
 
 BARS = {2.1: ">= 91.0", 3.3: ">= 80.0"}
 SEEDS = (0, 1, 2)
-STUDENT_95 = 4.303  # 97.5 % quantile of Student's t with two degrees of freedom
 STEPS: dict[str, dict[str, bool]] = {
     "channels removed": {"carry_constants": False, "reconstruct": False, "reestimate_bn": False},
     "constants carried": {"reconstruct": False, "reestimate_bn": False},
@@ -112,10 +111,8 @@ def row(found: list[dict[str, Any]], fewer: float, must: str, n: int) -> Row:
     percent = [
         e["accuracy"] for e in found if e["macs_divided_by"] == fewer and e["criterion"] == "reconstruction"
     ]
-    mean = statistics.fmean(percent)
-    half = STUDENT_95 * statistics.stdev(percent) / len(percent) ** 0.5
-    return Row(id=f"resnet56.macs_{fewer}.no_training", value=mean, unit="%", n=n,
-               spread=(mean - half, mean + half), must=must)  # fmt: skip
+    return Row(id=f"resnet56.macs_{fewer}.no_training", value=statistics.fmean(percent), unit="%", n=n,
+               spread=interval(percent), must=must)  # fmt: skip
 
 
 def show(found: list[dict[str, Any]]) -> None:

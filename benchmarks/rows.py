@@ -15,6 +15,7 @@ import operator
 import os
 import platform
 import shlex
+import statistics
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -24,6 +25,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from scipy import stats
 
 from gracile.errors import BadArgument, StorageError
 from gracile.records import atomic_bytes
@@ -130,6 +132,20 @@ def _row(entry: Mapping[str, Any]) -> Row:
     if known.get("spread") is not None:
         known["spread"] = tuple(known["spread"])
     return Row(**known)
+
+
+def interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """Student's 95 % interval of the mean; None for fewer than two values.
+
+    Example:
+        >>> [round(bound, 2) for bound in interval([1.0, 2.0, 3.0])]
+        [-0.48, 4.48]
+    """
+    if len(values) < 2:
+        return None
+    half = float(stats.t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
+    middle = statistics.fmean(values)
+    return middle - half, middle + half
 
 
 def print_table(rows: Iterable[Row], console: Console | None = None) -> None:

@@ -66,6 +66,20 @@ def test_milliseconds_may_stand_beside_macs_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize(
+    ("field", "value", "where"),
+    [("criterion", "l1", "criterion"), ("choose_round_to", [4, 8], "choose_round_to")],
+)
+def test_what_milliseconds_cannot_go_with_is_refused_before_any_timing(
+    field: str, value: Any, where: str
+) -> None:
+    fields = {"step": "prune", "budget": {"milliseconds": 0.8}, "criterion": "reconstruction"}
+    PruneStep.model_validate(fields).check()
+    with pytest.raises(BadArgument) as caught:
+        PruneStep.model_validate({**fields, field: value}).check()
+    assert caught.value.where == where
+
+
+@pytest.mark.parametrize(
     ("given", "budget"),
     [
         ({"branches": 2}, prune.Branches(count=2)),

@@ -7,7 +7,7 @@ and ONNX's can.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
@@ -53,8 +53,8 @@ def _pads_itself(conv: NodeProto) -> bool:
     return any(a.name == "auto_pad" and a.s != b"NOTSET" for a in conv.attribute)
 
 
-def _spatial_zeros(pad: NodeProto, constants: dict[str, object]) -> list[int] | None:
-    """Begins and ends of each spatial axis; ``None`` where other axes, other values or cuts are involved."""
+def zero_padding(pad: NodeProto, constants: Mapping[str, object]) -> tuple[list[int], list[int]] | None:
+    """Zeros that a Pad adds before and after each axis; ``None`` for other values or modes, cuts and axes."""
     mode = next((a.s.decode() for a in pad.attribute if a.name == "mode"), "constant")
     inputs = [*pad.input, "", "", ""][:4]
     if mode != "constant" or inputs[1] not in constants or inputs[3]:
@@ -63,10 +63,15 @@ def _spatial_zeros(pad: NodeProto, constants: dict[str, object]) -> list[int] | 
         return None
     sizes = [int(v) for v in _flat(constants[inputs[1]])]
     half = len(sizes) // 2
-    begins, ends = sizes[:half], sizes[half:]
-    if any(begins[:2]) or any(ends[:2]) or min(sizes) < 0:
+    return None if min(sizes) < 0 else (sizes[:half], sizes[half:])
+
+
+def _spatial_zeros(pad: NodeProto, constants: Mapping[str, object]) -> list[int] | None:
+    """Begins and ends of each spatial axis; ``None`` where other axes, other values or cuts are involved."""
+    zeros = zero_padding(pad, constants)
+    if zeros is None or any(zeros[0][:2]) or any(zeros[1][:2]):
         return None
-    return begins[2:] + ends[2:]
+    return zeros[0][2:] + zeros[1][2:]
 
 
 def _flat(value: object) -> Sequence[float]:

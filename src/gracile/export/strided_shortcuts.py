@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper, numpy_helper, shape_inference
 
-from .merge_pads import drop_unread
+from .merge_pads import drop_unread, zero_padding
 
 _TO_THE_END = 2**31 - 1
 
@@ -137,17 +137,11 @@ def _strides(graph: _Graph, cut: NodeProto) -> dict[int, int] | None:
 
 def _channels(graph: _Graph, pad: NodeProto) -> tuple[int, int] | None:
     """How many zero channels come before and after; ``None`` where the padding does something else."""
-    mode = next((a.s.decode() for a in pad.attribute if a.name == "mode"), "constant")
-    inputs = [*pad.input, "", ""][:4]
-    sizes = graph.ints(inputs[1])
-    if mode != "constant" or sizes is None or inputs[3]:
+    zeros = zero_padding(pad, graph.constants)
+    if zeros is None or len(zeros[0]) < 3:
         return None
-    if inputs[2] and not (inputs[2] in graph.constants and not graph.constants[inputs[2]].any()):
-        return None
-    half = len(sizes) // 2
-    before, after = sizes[1], sizes[half + 1]
-    others = [size for axis, size in enumerate(sizes) if axis % half != 1]
-    return None if any(others) or min(before, after) < 0 else (before, after)
+    begins, ends = zeros
+    return None if any(begins[:1] + begins[2:] + ends[:1] + ends[2:]) else (begins[1], ends[1])
 
 
 def _replace(proto: ModelProto, graph: _Graph, shortcut: _Shortcut, shape: Sequence[int]) -> str:

@@ -95,6 +95,7 @@ def plan(
         labelled=labelled_chunks(labelled, BATCH) if labelled is not None and looks else (),
         loss=loss,
         seed=seed,
+        choice=tested.choice,
     )
     scores = criterion(scene)
     skipped = [*provenance.frozen, *left, *tested.skipped]
@@ -116,7 +117,7 @@ def write_plan(
     """The record of a removal that was tried: what stays of each group, and the costs by formula."""
     before, after = provenance.cost(), provenance.cost(done.removed)
     return PrunePlan(
-        groups=tuple(_kept(g, done.removed.get(g.name, ())) for g in groups),
+        groups=tuple(kept_units(g, done.removed.get(g.name, ())) for g in groups),
         slices=done.slices,
         attributes=done.attributes,
         rewires=provenance.rewires(done.removed),
@@ -128,7 +129,8 @@ def write_plan(
     )
 
 
-def _kept(group: Group, removed: Sequence[int]) -> GroupPlan:
+def kept_units(group: Group, removed: Sequence[int]) -> GroupPlan:
+    """The record of a group that loses ``removed``."""
     gone = set(removed)
     keep = tuple(u for u in range(group.units) if u not in gone)
     return GroupPlan(name=group.name, units=group.units, keep=keep, members=group.members)

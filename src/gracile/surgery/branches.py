@@ -23,7 +23,7 @@ from gracile.nn import ZeroBranch
 from gracile.records import Branch, Proof, Skipped
 
 from .reference import arguments_of
-from .verify import Stage, difference, flat, run
+from .verify import Stage, flat, run
 
 _WEIGHTED = ("conv", "linear", "matmul", "mm", "bmm", "scaled_dot_product_attention")
 
@@ -280,8 +280,5 @@ def _prove(stage: Stage, captured: Captured, sides: Sequence[_Side], branches: S
         why = f"the model's own code fails without it: {type(failure).__name__}: {failure}"[:300]
         return Proof(name="branches removed", passed=False, error=float("inf"), tolerance=stage.tolerance,
                      detail=why)  # fmt: skip
-    error = difference(found, wanted)
-    detail = "" if error <= stage.tolerance else "the model without it computes something else"
-    effect = difference(stage.base, wanted)
-    return Proof(name="branches removed", passed=error <= stage.tolerance, error=error,
-                 tolerance=stage.tolerance, effect=effect, detail=detail)  # fmt: skip
+    proof = stage.proof("branches removed", found, wanted, stage.base)
+    return proof if proof.passed else replace(proof, detail="the model without it computes something else")

@@ -109,7 +109,7 @@ class Stage:
         for group, shuffle in zip(groups, shuffles, strict=True):
             _permute_(right, group, shuffle, roles=("write", "along", "read"))
             _permute_(wrong, group, shuffle, roles=("write", "along"))
-        return self._proof("permutation", run(right, self.inputs), self.base, run(wrong, self.inputs))
+        return self.proof("permutation", run(right, self.inputs), self.base, run(wrong, self.inputs))
 
     def zero_then_remove(
         self, provenance: Provenance, removed: Mapping[str, Sequence[int]], plan: PrunePlan
@@ -130,7 +130,7 @@ class Stage:
             )
         narrowed = run(apply(self.model, plan), self.inputs)
         detail = "normalisations and means counted over the kept channels" if reduces else ""
-        return self._proof(
+        return self.proof(
             "zero then remove", narrowed, wanted, self.base, detail, any(map(len, removed.values()))
         )
 
@@ -144,9 +144,9 @@ class Stage:
             for e in plan.attributes
         )
         whole = apply(self.model, PrunePlan(groups=(), slices=slices, attributes=edits))
-        return self._proof("keep all", run(whole, self.inputs), self.base, None, tolerance=0.0)
+        return self.proof("keep all", run(whole, self.inputs), self.base, None, tolerance=0.0)
 
-    def _proof(
+    def proof(
         self,
         name: str,
         found: list[Tensor],
@@ -156,6 +156,7 @@ class Stage:
         moves: bool = True,
         tolerance: float | None = None,
     ) -> Proof:
+        """Compare outputs with those wanted; ``other`` are outputs that must differ, and show the effect."""
         tolerance = self.tolerance if tolerance is None else tolerance
         expected = flat(wanted)
         error = difference(found, expected)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from gracile.errors import BadArgument
 from gracile.records import PrunePlan, count_text, from_plain, to_plain
 
 from ..schema import Part, Step
@@ -119,6 +120,22 @@ class PruneStep(Step):
     """Give the narrow network new random weights: the baseline that trains the same architecture from
     scratch. With a norm as the criterion and ``budget: {macs: ...}``, it is the uniformly narrowed
     network."""
+
+    def check(self) -> None:
+        """Refuse what would be found out only after every width was timed."""
+        if self.budget.milliseconds is None:
+            return
+        if self.choose_round_to:
+            raise BadArgument(
+                "choose_round_to", wanted="to be empty beside a budget in milliseconds",
+                found=f"{list(self.choose_round_to)}", do="Leave one of the two out.",
+            )  # fmt: skip
+        if not self.scorer().marginal:
+            raise BadArgument(
+                "criterion", wanted="scores that add up between groups, for a budget in milliseconds",
+                found=f"{self.criterion}, which only ranks within a group",
+                do="Choose reconstruction or sensitivity.",
+            )  # fmt: skip
 
     def run(self, state: State, bench: Bench) -> Outcome:
         """Choose widths, prove the surgery, remove the channels, refit what reads them."""

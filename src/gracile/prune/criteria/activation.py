@@ -13,13 +13,13 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from .aggregation import Aggregation, aggregate, check_aggregation, relative
+from .aggregation import Aggregated, aggregate, relative
 from .criterion import Scene, Scores
 from .gates import activation_means
 
 
 @dataclass(frozen=True, kw_only=True)
-class Activation:
+class Activation(Aggregated):
     """Score a unit by the mean of ``|z|`` over images and positions, relative to the place's mean.
 
     Args:
@@ -36,13 +36,7 @@ class Activation:
         [0.5, 1.5]
     """
 
-    marginal: ClassVar[bool] = False
     needs_data: ClassVar[bool] = True
-    needs_labels: ClassVar[bool] = False
-    aggregation: Aggregation = "mean"
-
-    def __post_init__(self) -> None:
-        check_aggregation(self.aggregation)
 
     def __call__(self, scene: Scene) -> Scores:
         """Score every unit.

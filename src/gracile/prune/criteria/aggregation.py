@@ -6,7 +6,8 @@ section 3.3 (group-level importance).
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from dataclasses import dataclass
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
@@ -55,3 +56,20 @@ def check_aggregation(aggregation: str) -> None:
     """Refuse an aggregation that is not known."""
     if aggregation not in AGGREGATIONS:
         raise BadArgument("aggregation", wanted=f"one of {', '.join(AGGREGATIONS)}", found=repr(aggregation))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Aggregated:
+    """What criteria have in common that rank by weights, or by activations, and put layers together.
+
+    Raises:
+        BadArgument: The aggregation is not known.
+    """
+
+    marginal: ClassVar[bool] = False
+    needs_data: ClassVar[bool] = False
+    needs_labels: ClassVar[bool] = False
+    aggregation: Aggregation = "mean"
+
+    def __post_init__(self) -> None:
+        check_aggregation(self.aggregation)

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import torch
 
-from .aggregation import Aggregation, aggregate, check_aggregation
+from .aggregation import Aggregated, aggregate
 from .criterion import Scene, Scores
 from .gates import activation_means
 
@@ -20,7 +20,7 @@ _TIE = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
-class APoZ:
+class APoZ(Aggregated):
     """Score a unit by ``1 - APoZ``, the share of images and positions where it is not zero.
 
     It says nothing about channels whose activation function gives no zeros: they all score 1. Channels that
@@ -40,13 +40,7 @@ class APoZ:
         [1.0, 0.0]
     """
 
-    marginal: ClassVar[bool] = False
     needs_data: ClassVar[bool] = True
-    needs_labels: ClassVar[bool] = False
-    aggregation: Aggregation = "mean"
-
-    def __post_init__(self) -> None:
-        check_aggregation(self.aggregation)
 
     def __call__(self, scene: Scene) -> Scores:
         """Score every unit.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -20,12 +19,12 @@ from gracile.graph import Captured, Group
 from gracile.graph.rules import bound, packet
 
 from ..layers import tensors
-from .aggregation import Aggregation, aggregate, check_aggregation, relative
+from .aggregation import Aggregated, aggregate, relative
 from .criterion import Scene, Scores, norms
 
 
 @dataclass(frozen=True, kw_only=True)
-class BNScale:
+class BNScale(Aggregated):
     """Score a unit by ``|gamma|`` of the batch norms over it, relative to each batch norm's mean.
 
     Groups without a batch norm are scored by the L2 norm of the weights that write them, relative to the
@@ -42,14 +41,6 @@ class BNScale:
         >>> BNScale()(Scene(model=net, provenance=found, groups=found.groups))["0"].tolist()
         [0.5, 1.5]
     """
-
-    marginal: ClassVar[bool] = False
-    needs_data: ClassVar[bool] = False
-    needs_labels: ClassVar[bool] = False
-    aggregation: Aggregation = "mean"
-
-    def __post_init__(self) -> None:
-        check_aggregation(self.aggregation)
 
     def __call__(self, scene: Scene) -> Scores:
         """Score every unit.

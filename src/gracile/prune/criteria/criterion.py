@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -17,7 +17,6 @@ from ..layers import tensors
 from ..walk import Batch
 from .aggregation import Aggregation as Aggregation
 from .aggregation import aggregate, relative
-from .aggregation import check_aggregation as check_aggregation
 from .examples import Example, Loss, cross_entropy
 
 Scores = dict[str, np.ndarray]
@@ -30,7 +29,8 @@ class Scene:
 
     ``labelled`` are batches with their targets; where there are none, criteria that differentiate a loss
     take ``calibration`` with the classes that the model itself predicts. ``loss`` gives one number an
-    example; everything in one call is of one batch size.
+    example; everything in one call is of one batch size. ``choice`` holds the attribute choices that trying
+    removals found, see :func:`gracile.surgery.probe`.
     """
 
     model: nn.Module
@@ -40,6 +40,7 @@ class Scene:
     labelled: tuple[Example, ...] = ()
     loss: Loss = cross_entropy
     seed: int = 0
+    choice: Mapping[str, int] = field(default_factory=dict)
 
 
 @runtime_checkable

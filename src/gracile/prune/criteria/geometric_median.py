@@ -8,18 +8,17 @@ are scored by all of them together, each layer's sums divided by their mean; not
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
 
 from ..layers import tensors
-from .aggregation import Aggregation, aggregate, check_aggregation, relative
+from .aggregation import Aggregated, aggregate, relative
 from .criterion import Scene, Scores, rows_written
 
 
 @dataclass(frozen=True, kw_only=True)
-class GeometricMedian:
+class GeometricMedian(Aggregated):
     """Score a unit by ``sum_v ||w_u - w_v||`` over the units of its layer, relative to the layer's mean.
 
     Args:
@@ -34,14 +33,6 @@ class GeometricMedian:
         >>> GeometricMedian()(scene)["0"].tolist()
         [1.0, 0.75, 1.25]
     """
-
-    marginal: ClassVar[bool] = False
-    needs_data: ClassVar[bool] = False
-    needs_labels: ClassVar[bool] = False
-    aggregation: Aggregation = "mean"
-
-    def __post_init__(self) -> None:
-        check_aggregation(self.aggregation)
 
     def __call__(self, scene: Scene) -> Scores:
         """Score every unit."""

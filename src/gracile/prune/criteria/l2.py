@@ -8,13 +8,13 @@ scored by all of them together, each layer's norms divided by their mean; nothin
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
-from .criterion import Aggregation, Scene, Scores, by_norm, check_aggregation
+from .aggregation import Aggregated
+from .criterion import Scene, Scores, by_norm
 
 
 @dataclass(frozen=True, kw_only=True)
-class L2:
+class L2(Aggregated):
     """Score a unit by ``sqrt(sum w^2)`` over the weights that write it, relative to its layer's mean.
 
     Args:
@@ -29,14 +29,6 @@ class L2:
         >>> L2()(Scene(model=net, provenance=found, groups=found.groups))["0"].tolist()
         [1.0, 1.0]
     """
-
-    marginal: ClassVar[bool] = False
-    needs_data: ClassVar[bool] = False
-    needs_labels: ClassVar[bool] = False
-    aggregation: Aggregation = "mean"
-
-    def __post_init__(self) -> None:
-        check_aggregation(self.aggregation)
 
     def __call__(self, scene: Scene) -> Scores:
         """Score every unit."""

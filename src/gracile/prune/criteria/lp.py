@@ -8,15 +8,15 @@ Where we differ: any order above 0, and channels that several layers write are s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from gracile.errors import BadArgument
 
-from .criterion import Aggregation, Scene, Scores, by_norm, check_aggregation
+from .aggregation import Aggregated
+from .criterion import Scene, Scores, by_norm
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lp:
+class Lp(Aggregated):
     """Score a unit by ``(sum |w|^p)^(1/p)`` over the weights that write it, relative to its layer's mean.
 
     Args:
@@ -33,16 +33,12 @@ class Lp:
         [0.5, 1.5]
     """
 
-    marginal: ClassVar[bool] = False
-    needs_data: ClassVar[bool] = False
-    needs_labels: ClassVar[bool] = False
     p: float = 3.0
-    aggregation: Aggregation = "mean"
 
     def __post_init__(self) -> None:
         if not self.p > 0:
             raise BadArgument("p", wanted="an order above 0", found=f"p={self.p}")
-        check_aggregation(self.aggregation)
+        super().__post_init__()
 
     def __call__(self, scene: Scene) -> Scores:
         """Score every unit."""

@@ -164,7 +164,8 @@ def _check(ratios: Sequence[float]) -> None:
 
 def _narrowed(scene: Scene, group: Group, gone: tuple[int, ...]) -> nn.Module:
     removed = {group.name: gone}
-    attributes = surgery.edits(scene.model, scene.provenance, scene.provenance.gone(removed))
+    gone_labels = scene.provenance.gone(removed)
+    attributes = surgery.edits(scene.model, scene.provenance, gone_labels, dict(scene.choice))
     plan = PrunePlan(
         groups=(),
         slices=scene.provenance.slices(removed),

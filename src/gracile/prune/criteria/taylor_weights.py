@@ -14,14 +14,14 @@ from typing import ClassVar
 import numpy as np
 
 from ..layers import tensors
-from .aggregation import Aggregation, aggregate, check_aggregation, relative
+from .aggregation import Aggregated, aggregate, relative
 from .criterion import Scene, Scores, rows_written
 from .gates import examples_of
 from .slopes import weight_gradients
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaylorWeights:
+class TaylorWeights(Aggregated):
     """Score a unit by the mean over batches of ``|sum w dL/dw|``, relative to its layer's mean.
 
     Evaluation mode matters: a batch norm in training mode makes the loss blind to the scale of a filter, and
@@ -42,13 +42,8 @@ class TaylorWeights:
         (2,)
     """
 
-    marginal: ClassVar[bool] = False
     needs_data: ClassVar[bool] = True
     needs_labels: ClassVar[bool] = True
-    aggregation: Aggregation = "mean"
-
-    def __post_init__(self) -> None:
-        check_aggregation(self.aggregation)
 
     def __call__(self, scene: Scene) -> Scores:
         """Score every unit.

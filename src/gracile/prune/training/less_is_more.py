@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from gracile import surgery
 from gracile.errors import BadArgument
 from gracile.graph import Group, capture, trace
-from gracile.records import GroupPlan, PrunePlan, Reduction, Skipped, from_plain, to_plain
+from gracile.records import PrunePlan, Reduction, Skipped, from_plain, to_plain
 
 from ..criteria.criterion import check_finite
 from ..leave import split_left
+from ..planning import kept_units
 from ..repair.constants import carry_constants_
 from .composition import Composition
 from .shrink import Relative, Threshold, group_norms, proximal, scale_
@@ -261,7 +262,7 @@ class LessIsMore:
         if not found.removed:
             return {}
         plan = PrunePlan(
-            groups=tuple(_kept(self._provenance.group(n), units) for n, units in found.removed.items()),
+            groups=tuple(kept_units(self._provenance.group(n), units) for n, units in found.removed.items()),
             slices=found.slices,
             attributes=found.attributes,
         )
@@ -278,8 +279,3 @@ class LessIsMore:
 def _twin(model: nn.Module) -> nn.Module:
     """A copy on the CPU to try things on; the model itself stays where it is, in training mode."""
     return copy.deepcopy(model).cpu().eval()
-
-
-def _kept(group: Group, units: tuple[int, ...]) -> GroupPlan:
-    keep = tuple(u for u in range(group.units) if u not in set(units))
-    return GroupPlan(name=group.name, units=group.units, keep=keep, members=group.members)
