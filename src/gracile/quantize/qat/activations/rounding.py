@@ -1,4 +1,4 @@
-"""Rounding of activations with the gradients of its range, in two passes over memory where it can be.
+"""Rounding of activations with the gradients of its range, in few passes over memory.
 
 Source: Esser et al., "Learned step size quantization", ICLR 2020, arXiv 1902.08153, equations 3 and 5 (step);
 Bhalgat et al., "LSQ+", CVPR Workshops 2020, arXiv 2004.09576, equations 5 and 6 (step and offset); Choi et
@@ -25,7 +25,9 @@ class _RoundToGrid(torch.autograd.Function):
         offset: Tensor | None,
         clip: Tensor | None,
     ) -> Tensor:
-        out = torch.fake_quantize_per_tensor_affine(x, scale, zero_point, 0, qmax)
+        # to the last bit `torch.fake_quantize_per_tensor_affine`, in a fraction of its time on a CPU
+        out = torch.round(x * (1 / scale))
+        out = out.add_(zero_point).clamp_(0, qmax).sub_(zero_point).mul_(scale)
         ctx.save_for_backward(x, out, scale, zero_point)
         ctx.qmax, ctx.moves = qmax, offset is not None
         return out
@@ -36,17 +38,16 @@ class _RoundToGrid(torch.autograd.Function):
         x, out, scale, zero_point = ctx.saved_tensors
         low, high = -zero_point * scale, (ctx.qmax - zero_point) * scale
         _, step, _, _, offset, clip = ctx.needs_input_grad
-        inside = g * ((x >= low) & (x <= high))
-        outside = g - inside if step or offset else None
+        within = (x >= low) & (x <= high)
         of_step = of_offset = of_clip = None
         if step:
-            base = low if ctx.moves else 0.0  # with an offset of its own, the step stretches from there
-            of_step = ((inside * (out - x)).sum() + (outside * (out - base)).sum()) / scale
+            base = low if ctx.moves else torch.zeros_like(low)  # an offset is where the step stretches from
+            of_step = (g * (out - torch.where(within, x, base))).sum() / scale
         if offset:
-            of_offset = outside.sum()  # type: ignore[union-attr]
+            of_offset = torch.where(within, 0.0, g).sum()
         if clip:
-            of_clip = (g * (x > high)).sum()
-        return inside, of_step, None, None, of_offset, of_clip
+            of_clip = torch.where(x > high, g, 0.0).sum()
+        return torch.where(within, g, 0.0), of_step, None, None, of_offset, of_clip
 
 
 def round_to_grid(

@@ -87,12 +87,12 @@ class TTQ(WeightQuantizer):
 
     def _codes(self, weight: Tensor) -> Tensor:
         largest = self.per_scale(self.rows(weight).abs().amax(1))
-        return torch.sign(weight) * (weight.abs() > self.spread(self.threshold * largest, weight))
+        return torch.sign(weight).where(weight.abs() > self.spread(self.threshold * largest, weight), 0.0)
 
     def _fake(self, weight: Tensor) -> Tensor:
         codes = self._codes(weight.detach())
         p = self.spread(positive(self.positive_scale.float().abs()), weight)
         n = self.spread(positive(self.negative_scale.float().abs()), weight)
-        value = p * (codes > 0) - n * (codes < 0)
+        value = torch.where(codes > 0, p, torch.where(codes < 0, -n, 0.0))
         factor = torch.where(codes == 0, 1.0, value.detach().abs())
         return value + factor * (weight - weight.detach())  # the second term is zero, and carries equation 8

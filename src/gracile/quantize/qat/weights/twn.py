@@ -40,7 +40,7 @@ class TWN(WeightQuantizer):
 
     def _codes(self, weight: Tensor) -> Tensor:
         threshold = _SHARE * self.per_scale(self.rows(weight).abs().mean(1))
-        return torch.sign(weight) * (weight.abs() > self.spread(threshold, weight))
+        return torch.sign(weight).where(weight.abs() > self.spread(threshold, weight), 0.0)
 
     def _fake(self, weight: Tensor) -> Tensor:
         fixed = weight.detach()
