@@ -7,7 +7,7 @@ from torch import nn
 from gracile.quantize.qat.activations import LSQActivation, LSQPlus
 
 
-def test_gradients_are_equations_5_and_6() -> None:
+def test_gradients_are_the_formulas() -> None:
     quantizer = LSQPlus(2)
     quantizer.start_(-1.0, 2.0)  # step 1, offset -1
     x = torch.tensor([[-4.0, -0.2, 1.4, 7.0]], requires_grad=True)

@@ -1,7 +1,7 @@
 """Moving range: the extremes of each batch, followed slowly while the network trains.
 
 Source: Jacob et al., "Quantization and training of neural networks for efficient integer-arithmetic-only
-inference", CVPR 2018, arXiv 1712.05877, section 3.1 and equations 11 to 13.
+inference", CVPR 2018, arXiv 1712.05877, sections 3 and 3.1.
 """
 
 from __future__ import annotations

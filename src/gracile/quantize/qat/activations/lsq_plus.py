@@ -1,7 +1,7 @@
 """LSQ+: step and offset of activations are learned, for those that are negative too.
 
 Source: Bhalgat, Lee, Nagel, Blankevoort and Kwak, "LSQ+: improving low-bit quantization through learnable
-offsets and better initialization", CVPR Workshops 2020, arXiv 2004.09576, equations 3 to 6. The offset that
+offsets and better initialization", CVPR Workshops 2020, arXiv 2004.09576, section 3. The offset that
 is used is the learned one rounded to a multiple of the step (a zero point), so that zero is on the grid and
 the network runs on integers. Both start from the calibrated range, rather than from one batch.
 """

@@ -1,7 +1,7 @@
 """Rounding of activations with the gradients of its range, in few passes over memory.
 
 Source: Esser et al., "Learned step size quantization", ICLR 2020, arXiv 1902.08153, equations 3 and 5 (step);
-Bhalgat et al., "LSQ+", CVPR Workshops 2020, arXiv 2004.09576, equations 5 and 6 (step and offset); Choi et
+Bhalgat et al., "LSQ+", CVPR Workshops 2020, arXiv 2004.09576, section 3 (step and offset); Choi et
 al., "PACT", 2018, arXiv 1805.06085, equation 3 (clip). One function holds them all, because activations are
 large and each further pass over them costs a share of every training step.
 """

@@ -1,6 +1,6 @@
 """Activations in 0..1: clipped there and rounded, down to a single bit.
 
-Source: Zhou et al., "DoReFa-Net", 2016, arXiv 1606.06160, equations 5 and 11 and section 2.4: activations are
+Source: Zhou et al., "DoReFa-Net", 2016, arXiv 1606.06160, sections 2.2 and 2.4: activations are
 clipped to [0, 1] and rounded to ``2^b - 1`` steps.
 """
 

@@ -1,7 +1,7 @@
 """DoReFa weights: squashed by tanh, scaled to -1..1, rounded.
 
 Source: Zhou, Wu, Ni, Zhou, Wen and Zou, "DoReFa-Net: training low bitwidth convolutional neural networks with
-low bitwidth gradients", 2016, arXiv 1606.06160, equations 7 to 10. We differ in two things. The grid mirrors
+low bitwidth gradients", 2016, arXiv 1606.06160, section 2.3. We differ in two things. The grid mirrors
 and holds zero, as all our grids of weights (the paper has ``2^b`` values and no zero). Rounded weights are
 multiplied by a constant, 1 unless ``start_`` saw a weight: then the one that brings them nearest to it, so
 that a trained network keeps its scale where no batch norm follows.

@@ -1,7 +1,7 @@
 """Ternary weight networks: a threshold from the mean, one value for what lies beyond it.
 
-Source: Li, Wang, Liu, Zhang, Yan and Liu, "Ternary weight networks", 2016, arXiv 1605.04711, equations 3, 5
-and 6: the threshold 0.7 mean|W| nearly minimizes the squared error for weights that are spread as a Gaussian
+Source: Li, Wang, Liu, Zhang, Yan and Liu, "Ternary weight networks", 2016, arXiv 1605.04711, section 2:
+the threshold 0.7 mean|W| nearly minimizes the squared error for weights that are spread as a Gaussian
 or evenly; for a given threshold the mean of what lies beyond it does so exactly.
 """
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from ..straight import straight
 from .base import WeightQuantizer, positive
 
-_SHARE = 0.7  # of the mean, equation 6
+_SHARE = 0.7  # of the mean
 
 
 class TWN(WeightQuantizer):
