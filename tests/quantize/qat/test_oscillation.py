@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -137,6 +139,12 @@ def test_what_has_no_bins_of_that_kind_is_left_out() -> None:
     for act in (Damping(steps=1), Freezing(steps=1)):
         with pytest.raises(UnsupportedOperation, match="lsq or minmax"):
             act.on_step_begin(nn.Linear(1, 1), sgd(layer), step=0, epoch=1)
+
+
+@pytest.mark.parametrize("moment", ["on_step_begin", "on_step_end", "on_epoch_end"])
+@pytest.mark.parametrize("kind", [Damping, Freezing])
+def test_both_have_the_methods_of_a_hook(kind: type, moment: str) -> None:
+    assert inspect.signature(getattr(kind, moment)) == inspect.signature(getattr(Hook, moment))
 
 
 def test_numbers_outside_their_ranges_are_refused() -> None:

@@ -46,4 +46,4 @@ def test_there_is_no_single_step() -> None:
 
 def test_thresholds_outside_their_range_are_refused() -> None:
     with pytest.raises(BadArgument, match="threshold"):
-        TTQ(2, threshold=1.0)
+        TTQ.of(WEIGHT, bits=2, threshold=1.0)

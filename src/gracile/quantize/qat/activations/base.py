@@ -31,13 +31,26 @@ class TrainableActivation(nn.Module, ABC):
 
     def __init__(self, bits: int) -> None:
         super().__init__()
-        if bits not in self.BITS:
-            raise BadArgument(
-                "bits", wanted=f"one of {self.BITS} for {type(self).__name__}", found=f"{bits=}"
-            )
+        self._check(bits)
         self.bits = bits
         self.enabled = True
         self.observing = True
+
+    @classmethod
+    def _check(cls, bits: int) -> None:
+        if bits not in cls.BITS:
+            raise BadArgument("bits", wanted=f"one of {cls.BITS} for {cls.__name__}", found=f"{bits=}")
+
+    def change_bits_(self, bits: int) -> None:
+        """Go on with other bits, over the same range.
+
+        Raises:
+            BadArgument: Bits that the technique does not have.
+        """
+        self._check(bits)
+        scale, zero_point, _, qmax = self.grid()
+        self.bits = bits
+        self.start_(-zero_point * scale, (qmax - zero_point) * scale)
 
     @property
     def qmax(self) -> int:

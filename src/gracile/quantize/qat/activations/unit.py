@@ -21,12 +21,10 @@ class UnitRange(TrainableActivation):
         [0.0, 0.0, 1.0, 1.0]
     """
 
-    step: Tensor
     zero_point: Tensor
 
     def __init__(self, bits: int = 1) -> None:
         super().__init__(bits)
-        self.register_buffer("step", torch.tensor(1 / self.qmax), persistent=False)
         self.register_buffer("zero_point", torch.zeros((), dtype=torch.int32), persistent=False)
 
     def start_(self, low: float, high: float) -> None:
@@ -35,7 +33,7 @@ class UnitRange(TrainableActivation):
 
     def steps(self) -> tuple[Tensor, Tensor]:
         """``1 / qmax`` and 0."""
-        return self.step.float(), self.zero_point
+        return torch.full_like(self.zero_point, 1 / self.qmax, dtype=torch.float32), self.zero_point
 
     def _fake(self, x: Tensor) -> Tensor:
         return round_to_grid(x, *self.steps(), self.qmax)

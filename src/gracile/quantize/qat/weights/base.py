@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,8 @@ from gracile.errors import BadArgument
 from ..straight import keep_parameters
 
 _TINY = torch.finfo(torch.float32).tiny
-_NEXT_TO_NOTHING = 2.0**-40
+NEXT_TO_NOTHING = 2.0**-40
+"""Scale of weights that are all zero, where integers are not."""
 
 
 class WeightQuantizer(nn.Module, ABC):
@@ -36,22 +37,34 @@ class WeightQuantizer(nn.Module, ABC):
 
     def __init__(self, bits: int, *, axis: int | None = None, channels: int | None = None) -> None:
         super().__init__()
-        if bits not in self.BITS:
-            raise BadArgument(
-                "bits", wanted=f"one of {self.BITS} for {type(self).__name__}", found=f"{bits=}"
-            )
+        self._check(bits)
         if (axis is None) != (channels is None) or (channels is not None and channels < 1):
             raise BadArgument("channels", wanted="the length of the axis", found=f"{axis=}, {channels=}")
         self.bits, self.axis, self.channels = bits, axis, channels
         self.enabled = True
 
     @classmethod
-    def of(cls, weight: Tensor, *, bits: int, axis: int | None = None) -> Self:
+    def of(cls, weight: Tensor, *, bits: int, axis: int | None = None, **options: Any) -> Self:
         """A quantizer for ``weight``, on its device, with its first values set from it."""
         channels = None if axis is None else weight.shape[axis]
-        made = cls(bits, axis=axis, channels=channels).to(weight.device)
+        made = cls(bits, axis=axis, channels=channels, **options).to(weight.device)
         made.start_(weight)
         return made
+
+    @classmethod
+    def _check(cls, bits: int) -> None:
+        if bits not in cls.BITS:
+            raise BadArgument("bits", wanted=f"one of {cls.BITS} for {cls.__name__}", found=f"{bits=}")
+
+    def change_bits_(self, bits: int, weight: Tensor) -> None:
+        """Go on with other bits, started anew from the weight as it is now.
+
+        Raises:
+            BadArgument: Bits that the technique does not have.
+        """
+        self._check(bits)
+        self.bits = bits
+        self.start_(weight)
 
     @property
     def qmax(self) -> int:
@@ -108,8 +121,8 @@ class WeightQuantizer(nn.Module, ABC):
 
 
 def positive(scale: Tensor) -> Tensor:
-    """``scale``, with 1 where it is no normal positive number, as of weights that are all zero."""
-    return torch.where(scale >= _TINY, scale, torch.ones_like(scale))
+    """``scale``, with 1 where it is (nearly) zero, as of weights that are all zero; NaN stays NaN."""
+    return torch.where(scale < _TINY, torch.ones_like(scale), scale)
 
 
 def mean_size(rows: Tensor) -> Tensor:
@@ -119,4 +132,4 @@ def mean_size(rows: Tensor) -> Tensor:
         >>> mean_size(torch.tensor([[1.0, -3.0]])).tolist()
         [2.0]
     """
-    return rows.abs().mean(1).clamp(min=_NEXT_TO_NOTHING)
+    return rows.abs().mean(1).clamp(min=NEXT_TO_NOTHING)

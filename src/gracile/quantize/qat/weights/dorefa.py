@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..straight import round_straight, straight
-from .base import WeightQuantizer, mean_size, positive
+from .base import NEXT_TO_NOTHING, WeightQuantizer, mean_size, positive
 
 
 class DoReFaWeights(WeightQuantizer):
@@ -41,8 +41,8 @@ class DoReFaWeights(WeightQuantizer):
         if self.bits == 1:
             return
         codes, rows = self.rows(self._codes(weight.float())), self.rows(weight.float())
-        best = (codes * rows).sum(1) / codes.square().sum(1) * self.qmax
-        self.gain.copy_(self.per_scale(positive(best)))
+        best = (codes * rows).sum(1) / codes.square().sum(1).clamp(min=1) * self.qmax
+        self.gain.copy_(self.per_scale(best.clamp(min=NEXT_TO_NOTHING)))
 
     @torch.no_grad()
     def scale(self, weight: Tensor) -> Tensor:
