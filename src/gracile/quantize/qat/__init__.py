@@ -1,0 +1,1 @@
+"""Quantization-aware training: quantizers whose parameters are trained together with the weights."""

@@ -1,0 +1,3 @@
+"""Quantizers of activations for training, one file each."""
+
+from .base import TrainableActivation as TrainableActivation
