@@ -135,8 +135,8 @@ class Operation:
         rest = [1] * (weight.dim() - 2)
         if not self.transposed:
             return weight * factor.view(-1, 1, *rest)
-        split = weight.unflatten(0, (self.groups, -1))  # (groups, in / groups, out / groups, ...)
-        return (split * factor.view(self.groups, 1, -1, *rest)).flatten(0, 1)
+        split = weight.reshape(self.groups, -1, *weight.shape[1:])  # (groups, in / groups, out / groups, ...)
+        return (split * factor.view(self.groups, 1, -1, *rest)).reshape(weight.shape)
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """Run it.

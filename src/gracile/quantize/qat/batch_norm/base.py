@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +18,7 @@ from torch import Tensor, nn
 from gracile.errors import BadArgument, UnsupportedOperation
 
 from ..operation import Operation
-
-if TYPE_CHECKING:
-    from ..weights.base import WeightQuantizer
+from ..weights.base import WeightQuantizer
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
 _PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
