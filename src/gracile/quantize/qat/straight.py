@@ -52,7 +52,7 @@ def round_straight(x: Tensor) -> Tensor:
     return straight(torch.round(x.detach()), x)
 
 
-def scale_gradient(x: Tensor, factor: float) -> Tensor:
+def scale_gradient(x: Tensor, factor: float | Tensor) -> Tensor:
     """``x``, with its gradient multiplied by ``factor``.
 
     Args:

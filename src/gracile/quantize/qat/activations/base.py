@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
@@ -74,3 +75,18 @@ class TrainableActivation(nn.Module, ABC):
 
     def extra_repr(self) -> str:
         return f"{self.bits} bits{'' if self.enabled else ', off'}"
+
+
+def check_range(low: float, high: float) -> tuple[float, float]:
+    """The range, widened to hold zero.
+
+    Raises:
+        BadArgument: Its ends are the wrong way round, or not finite.
+
+    Example:
+        >>> check_range(1.0, 3.0)
+        (0.0, 3.0)
+    """
+    if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+        raise BadArgument("low", wanted="finite ends, low <= high", found=f"{low=}, {high=}")
+    return min(low, 0.0), max(high, 0.0)

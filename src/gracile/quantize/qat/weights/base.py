@@ -12,7 +12,8 @@ from gracile.errors import BadArgument
 
 from ..straight import keep_parameters
 
-TINY = torch.finfo(torch.float32).tiny
+_TINY = torch.finfo(torch.float32).tiny
+_NEXT_TO_NOTHING = 2.0**-40
 
 
 class WeightQuantizer(nn.Module, ABC):
@@ -104,3 +105,18 @@ class WeightQuantizer(nn.Module, ABC):
     def extra_repr(self) -> str:
         along = "" if self.axis is None else f", axis={self.axis}, channels={self.channels}"
         return f"{self.bits} bits{along}{'' if self.enabled else ', off'}"
+
+
+def positive(scale: Tensor) -> Tensor:
+    """``scale``, with 1 where it is no normal positive number, as of weights that are all zero."""
+    return torch.where(scale >= _TINY, scale, torch.ones_like(scale))
+
+
+def mean_size(rows: Tensor) -> Tensor:
+    """``mean|W|`` of each row, the scale of 1-bit weights; next to nothing for a row of zeros.
+
+    Example:
+        >>> mean_size(torch.tensor([[1.0, -3.0]])).tolist()
+        [2.0]
+    """
+    return rows.abs().mean(1).clamp(min=_NEXT_TO_NOTHING)
