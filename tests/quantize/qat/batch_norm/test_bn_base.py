@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from gracile.errors import BadArgument, UnsupportedOperation
 from gracile.quantize.qat.batch_norm import SCHEMES_OF_BN, QatLayer
 from gracile.quantize.qat.operation import Operation
-from tests.quantize.qat.batch_norm.pairs import Case, Largest, built
+from gracile.quantize.qat.weights import WEIGHT_QUANTIZERS
+from tests.quantize.qat.batch_norm.pairs import Case, Largest, built, deploys, trained
 
 CASE = Case(rank=2, bias=True, padding=1)
 schemes = pytest.mark.parametrize("scheme", SCHEMES_OF_BN.values(), ids=SCHEMES_OF_BN.keys())
@@ -182,3 +183,21 @@ def test_rounding_costs_less_the_more_bits_there_are(scheme: type[QatLayer]) -> 
         errors.append(float((y - exact).square().mean()))
     assert errors == sorted(errors, reverse=True)
     assert math.sqrt(errors[-1]) < 0.05 * float(exact.std())
+
+
+@schemes
+@pytest.mark.parametrize("name", WEIGHT_QUANTIZERS)
+def test_every_quantizer_trains_and_deploys(scheme: type[QatLayer], name: str) -> None:
+    kind = WEIGHT_QUANTIZERS[name]
+    bits = max(b for b in kind.BITS if b <= 4)
+    for axis in (None, 0):
+        (layer, norm), operation = CASE.pair().float(), Operation.of(CASE.layer())
+        quantizer = kind(bits, axis=axis, channels=None if axis is None else 3)
+        made = trained(scheme(operation, layer.weight, layer.bias, norm, quantizer), CASE.inputs(3))
+        x = CASE.inputs(1)[0].float()
+        assert made(x).isfinite().all()
+        if name == "ttq":
+            with pytest.raises(UnsupportedOperation):
+                made.deployed()
+        else:
+            deploys(made, x)
