@@ -87,6 +87,8 @@ def _numbers(provenance: Shapes, gone: np.ndarray, node: fx.Node) -> Iterator[tu
         yield from _split_numbers(provenance, gone, node)
     elif name in ("slice", "narrow"):
         yield from _slice_numbers(provenance, gone, node)
+    elif name in ("pad", "constant_pad_nd"):
+        yield from _pad_numbers(provenance, gone, node)
     elif name == "layer_norm":
         x, shape = node.args[0], tuple(bound(node)["normalized_shape"])
         assert isinstance(x, fx.Node)
@@ -101,6 +103,18 @@ def _numbers(provenance: Shapes, gone: np.ndarray, node: fx.Node) -> Iterator[tu
         channels = int(x.meta["val"].shape[1])
         if groups > 1:
             yield groups, _size(provenance, gone, x, 1) * groups // channels
+
+
+def _pad_numbers(provenance: Shapes, gone: np.ndarray, node: fx.Node) -> Iterator[tuple[Number, Number]]:
+    """How many entries are added before and behind an axis; only copies change them."""
+    pads, kept = list(bound(node)["pad"]), provenance.kept(node.name, gone)
+    rank = len(node.meta["val"].shape)
+    for i in range(0, len(pads), 2):
+        axis = rank - 1 - i // 2
+        if axis in kept and min(pads[i], pads[i + 1]) >= 0:
+            end = int(node.meta["val"].shape[axis]) - pads[i + 1]
+            yield pads[i], int((kept[axis] < pads[i]).sum())
+            yield pads[i + 1], int((kept[axis] >= end).sum())
 
 
 def _split_numbers(provenance: Shapes, gone: np.ndarray, node: fx.Node) -> Iterator[tuple[Number, Number]]:

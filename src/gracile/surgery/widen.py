@@ -21,10 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from gracile.errors import BadArgument
-from gracile.graph import Captured, Group, Provenance, capture, trace
+from gracile.graph import RULES, Captured, Group, Provenance, capture, trace
 from gracile.graph.copies import Copies
 from gracile.graph.cost import cost_of
-from gracile.graph.rules import bound, packet, shape_of
+from gracile.graph.rules import bound, growing_pad_rule, packet, shape_of
 from gracile.records import AttributeEdit, GroupPlan, ParamSlice, PrunePlan, Skipped
 
 from .attributes import edits
@@ -64,8 +64,8 @@ def widen(
     where that is whole; else some units, drawn by ``seed``, have one more copy than others.
 
     Groups where copies would change the outputs (a layer norm with a factor that is not whole, a softmax over
-    channels) stay as they are and are recorded. So do channels that meet padding: the trunk of a residual
-    network whose shortcuts pad with zeros grows by what comes from its first stage.
+    channels) stay as they are and are recorded. So do channels that meet zeros of a padding, unless the
+    module that pads keeps the numbers as attributes; these are then changed too.
 
     Args:
         model: Any model that ``torch.export`` captures; left as it was.
@@ -89,7 +89,8 @@ def widen(
     if not factor >= 1 or not 0 <= uneven < 1:
         wanted = "a factor of at least 1 and 0 <= uneven < 1"
         raise BadArgument("widen", wanted=wanted, found=f"{factor=}, {uneven=}")
-    provenance = trace(capture(model, inputs))
+    pads = dict.fromkeys(("pad", "constant_pad_nd"), growing_pad_rule)
+    provenance = trace(capture(model, inputs), {**RULES, **pads})
     free, left = _split(provenance.groups, leave)
     draw = np.random.default_rng(seed)
     shares = {g.name: _shares(g.units, factor, uneven, draw) for g in free}

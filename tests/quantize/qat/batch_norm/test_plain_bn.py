@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -57,10 +58,11 @@ def test_the_weight_is_rounded_as_it_is() -> None:
     same_statistics(layer, pair)
 
 
-def test_negative_slopes_turn_integers_and_a_slope_of_zero_makes_them_zero() -> None:
+@pytest.mark.parametrize("none", [0.0, -0.0, 1e-39])
+def test_negative_slopes_turn_integers_and_a_slope_of_zero_makes_them_zero(none: float) -> None:
     pair = Case(rank=2).pair()
     with torch.no_grad():
-        pair[1].weight.copy_(torch.tensor([2.0, -2.0, 0.0]))
+        pair[1].weight.copy_(torch.tensor([2.0, -2.0, none]))
         pair[1].running_var.fill_(4.0 - pair[1].eps)
     layer = built(Plain, pair, bits=1).float()
     found, plain = layer.deployed(), layer.quantizer.integers(layer.weight)

@@ -140,7 +140,7 @@ class QatLayer(nn.Module, ABC):
         """The layer as it will run; equal to its outputs in evaluation mode.
 
         Where the slope goes outside, its size goes into the scales and its sign into the integers; a channel
-        with slope 0 gets zeros for integers, even of a 1-bit weight.
+        whose scale would be 0 in float32 gets zeros for integers, even of a 1-bit weight.
 
         Raises:
             UnsupportedOperation: Rounded weights are not integers times a scale (``ttq``); they are what
@@ -151,8 +151,10 @@ class QatLayer(nn.Module, ABC):
         if scale.dim() and self.operation.transposed:
             scale = scale.repeat(self.operation.groups)  # axis 1 of the weight is one group's outputs
         if slope is not None and self.slope_goes == "outside":
-            integers = self.operation.scaled(integers.float(), slope.sign()).to(torch.int8)
-            scale = torch.where(slope == 0, scale, scale * slope.abs())
+            wide = scale * slope.abs()
+            alive = wide >= torch.finfo(torch.float32).tiny
+            integers = self.operation.scaled(integers.float(), slope.sign() * alive).to(torch.int8)
+            scale = torch.where(alive, wide, scale)
         if bias is None:
             bias = weight.new_zeros(self.operation.outputs(weight))
         return Deployed(integers, scale, bias.detach().clone())
@@ -175,7 +177,10 @@ class QatLayer(nn.Module, ABC):
         return vector if self.operation.kind == "linear" else vector.view(-1, *[1] * (y.dim() - 2))
 
     def freeze_(self) -> None:
-        """Hold the norm's statistics and normalise by them; scale and shift go on learning."""
+        """Hold the norm's statistics and normalise by them; scale and shift go on learning.
+
+        As the training mode, it is no part of the state dict.
+        """
         self.frozen = True
 
     def unfreeze_(self) -> None:
