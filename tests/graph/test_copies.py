@@ -15,6 +15,7 @@ times_of = st.lists(st.integers(1, 3), min_size=2, max_size=5)
 
 
 @given(times_of, st.integers(1, 4))
+@settings(deadline=None)
 def test_channels_flattened_with_their_pixels_are_repeated_with_them(times: list[int], pixels: int) -> None:
     channels = np.arange(len(times))
     image = np.arange(len(times) * pixels).reshape(len(times), pixels)  # (channels, pixels)
@@ -24,6 +25,7 @@ def test_channels_flattened_with_their_pixels_are_repeated_with_them(times: list
 
 
 @given(times_of, st.integers(1, 4))
+@settings(deadline=None)
 def test_channels_behind_their_pixels_are_repeated_in_each(times: list[int], pixels: int) -> None:
     channels = np.arange(len(times))
     image = np.arange(len(times) * pixels).reshape(pixels, len(times))  # (pixels, channels)
@@ -33,7 +35,7 @@ def test_channels_behind_their_pixels_are_repeated_in_each(times: list[int], pix
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=20), st.integers(0, 99))
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 def test_a_slow_loop_gives_the_same(component: list[int], seed: int) -> None:
     times = np.random.default_rng(seed).integers(1, 4, 5)
     index: list[int] = []
