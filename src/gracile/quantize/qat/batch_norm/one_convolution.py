@@ -14,7 +14,7 @@ from torch import Tensor
 from .base import QatLayer, full, gamma_of
 from .batch_statistics import normalised_
 
-_SMALLEST = 1e-6  # of gamma: what float32 leaves of its square times a weight's is still above zero
+_SMALLEST = 1e-6  # of gamma: outputs divided by it, and their squares in a variance, fit float32
 
 
 class OneConvolution(QatLayer):
