@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gracile import decompose, fold, prune, quantize
+from gracile import decompose, fold, prune, quantize, surgery
 from gracile.errors import CaptureError
 from gracile.prune.budgets import Budget
 from gracile.records import GroupPlan, PrunePlan
@@ -74,6 +74,12 @@ def merging(model: nn.Module, inputs: Inputs, seed: int) -> Outcome:
     """Merge the nearest channels until a budget is met."""
     merged = prune.merge(model, inputs, budget=BUDGETS["macs"], leave=("last",), seed=seed)
     return Outcome(model=merged.model, plan=merged.plan)
+
+
+def widening(model: nn.Module, inputs: Inputs, seed: int) -> Outcome:
+    """Half as many channels again."""
+    found = surgery.widen(model, inputs, factor=1.5, seed=seed)
+    return Outcome(model=found.model, plan=found.plan)
 
 
 def mask_with(granularity: prune.Granularity, criterion: prune.EntryCriterion) -> Technique:
@@ -185,6 +191,7 @@ TECHNIQUES: dict[str, Technique] = {
     **{f"criterion {name}": prune_with(kind(), BUDGETS["macs"]) for name, kind in prune.CRITERIA.items()},
     **{f"budget {name}": prune_with(prune.L1(), budget) for name, budget in BUDGETS.items()},
     "merge": merging,
+    "widening": widening,
     **{f"granularity {n}": mask_with(kind, prune.EntryNorm()) for n, kind in prune.GRANULARITIES.items()},
     **{f"entries {n}": mask_with(prune.Element(), way) for n, way in prune.ENTRY_CRITERIA.items()},
     "less is more": less_is_more,

@@ -96,6 +96,11 @@ class Labels:
         self._next += size
         return torch.arange(self._next - size, self._next)
 
+    def fresh(self, count: int) -> Tensor:
+        """Labels of elements that belong to no parameter."""
+        self._next += count
+        return torch.arange(self._next - count, self._next)
+
     def tie(self, a: Plane, b: Plane, node: str) -> None:
         """Elements that meet go together; one that meets label 0 stays."""
         shape = torch.broadcast_shapes(a.shape, b.shape)  # type: ignore[no-untyped-call]

@@ -22,6 +22,7 @@ from gracile.errors import BadArgument
 from gracile.records import Cost, ParamSlice, Rewire, Skipped
 
 from .capture import Captured
+from .copies import Copies, repeat_runs
 from .cost import cost_of
 from .groups import Group, build_groups
 from .labels import Freeze, Labels, Plane, along, core, shrink, varying
@@ -104,6 +105,27 @@ class Provenance:
             if out.any():
                 result[axis] = np.flatnonzero(~out)
         return result
+
+    def times(self, counts: Mapping[str, Sequence[int]]) -> np.ndarray:
+        """How often each component stands once units are repeated, ``{group name: copies of each}``."""
+        found = np.ones(int(self._component.max(initial=0)) + 1, dtype=np.int64)
+        for name, copies in counts.items():
+            found[self.group(name).components] = np.asarray(copies, dtype=np.int64)
+        return found
+
+    def repeated(self, node: str, times: np.ndarray) -> dict[int, Copies]:
+        """Per axis of the node's output that grows: where its entries come from."""
+        axes = self._axes.get(node, {})
+        return {
+            axis: repeat_runs(vectors, times)
+            for axis, vectors in axes.items()
+            if any((times[vector] > 1).any() for vector in vectors)
+        }
+
+    def repeated_parameters(self, times: np.ndarray) -> dict[tuple[str, int], Copies]:
+        """Per parameter and axis that grows: where its entries come from."""
+        grown = {key: c for key, c in self._params.items() if (times[c] > 1).any()}
+        return {key: repeat_runs([component], times) for key, component in grown.items()}
 
     def groups_at(self, node: str) -> tuple[str, ...]:
         """Names of the groups whose channels appear in the node's output."""

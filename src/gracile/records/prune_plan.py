@@ -10,7 +10,10 @@ from .skipped import Skipped
 
 @dataclass(frozen=True, kw_only=True)
 class ParamSlice:
-    """Keep ``keep`` (sorted indices) of the ``size`` entries of axis ``axis`` of ``param``."""
+    """Keep ``keep`` (sorted indices) of the ``size`` entries of axis ``axis`` of ``param``.
+
+    Where a plan widens, indices stand several times, copies of a channel's entries behind each other.
+    """
 
     param: str
     axis: int

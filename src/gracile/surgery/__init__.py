@@ -15,3 +15,5 @@ from .slice import apply as apply
 from .slice import apply_ as apply_
 from .verify import require as require
 from .verify import verify as verify
+from .widen import Widened as Widened
+from .widen import widen as widen

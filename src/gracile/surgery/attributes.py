@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from torch import fx, nn
 
-from gracile.graph import Provenance
+from gracile.graph import Captured
 from gracile.graph.rules import bound, packet
 from gracile.records import AttributeEdit
 
@@ -28,6 +29,17 @@ STANDARD = (
 )
 
 
+class Shapes(Protocol):
+    """What a change of channels does to a graph's shapes; a ``Provenance`` says it of removals."""
+
+    @property
+    def captured(self) -> Captured:
+        """The graph before the change."""
+
+    def kept(self, node: str, gone: np.ndarray) -> dict[int, np.ndarray]:
+        """Per axis of the node's output that changes: the old index of each entry."""
+
+
 @dataclass(frozen=True)
 class Change:
     """``module`` ran an operation with ``old`` that needs ``new``."""
@@ -37,7 +49,7 @@ class Change:
     new: Number
 
 
-def changes(provenance: Provenance, gone: np.ndarray) -> tuple[Change, ...]:
+def changes(provenance: Shapes, gone: np.ndarray) -> tuple[Change, ...]:
     """Numbers in the captured operations that a removal changes, each once."""
     found: dict[Change, None] = {}
     for node in provenance.captured.graph.nodes:
@@ -48,13 +60,13 @@ def changes(provenance: Provenance, gone: np.ndarray) -> tuple[Change, ...]:
     return tuple(found)
 
 
-def _size(provenance: Provenance, gone: np.ndarray, node: fx.Node, axis: int) -> int:
+def _size(provenance: Shapes, gone: np.ndarray, node: fx.Node, axis: int) -> int:
     kept = provenance.kept(node.name, gone)
     val = node.meta["val"]
     return int(kept[axis].size) if axis in kept else int(val.shape[axis])
 
 
-def _numbers(provenance: Provenance, gone: np.ndarray, node: fx.Node) -> Iterator[tuple[Number, Number]]:
+def _numbers(provenance: Shapes, gone: np.ndarray, node: fx.Node) -> Iterator[tuple[Number, Number]]:
     """(captured number, number it must become) for every whole number that shapes a node."""
     name = packet(node)
     if name in ("view", "reshape", "_unsafe_view", "expand"):
@@ -75,6 +87,8 @@ def _numbers(provenance: Provenance, gone: np.ndarray, node: fx.Node) -> Iterato
         yield from _split_numbers(provenance, gone, node)
     elif name in ("slice", "narrow"):
         yield from _slice_numbers(provenance, gone, node)
+    elif name in ("pad", "constant_pad_nd"):
+        yield from _pad_numbers(provenance, gone, node)
     elif name == "layer_norm":
         x, shape = node.args[0], tuple(bound(node)["normalized_shape"])
         assert isinstance(x, fx.Node)
@@ -91,9 +105,19 @@ def _numbers(provenance: Provenance, gone: np.ndarray, node: fx.Node) -> Iterato
             yield groups, _size(provenance, gone, x, 1) * groups // channels
 
 
-def _split_numbers(
-    provenance: Provenance, gone: np.ndarray, node: fx.Node
-) -> Iterator[tuple[Number, Number]]:
+def _pad_numbers(provenance: Shapes, gone: np.ndarray, node: fx.Node) -> Iterator[tuple[Number, Number]]:
+    """How many entries are added before and behind an axis; only copies change them."""
+    pads, kept = list(bound(node)["pad"]), provenance.kept(node.name, gone)
+    rank = len(node.meta["val"].shape)
+    for i in range(0, len(pads), 2):
+        axis = rank - 1 - i // 2
+        if axis in kept and min(pads[i], pads[i + 1]) >= 0:
+            end = int(node.meta["val"].shape[axis]) - pads[i + 1]
+            yield pads[i], int((kept[axis] < pads[i]).sum())
+            yield pads[i + 1], int((kept[axis] >= end).sum())
+
+
+def _split_numbers(provenance: Shapes, gone: np.ndarray, node: fx.Node) -> Iterator[tuple[Number, Number]]:
     args = bound(node)
     dim = int(args.get("dim") or 0)
     pieces = {int(u.args[1]): u for u in node.users if packet(u) == "getitem"}  # type: ignore[arg-type]
@@ -109,9 +133,7 @@ def _split_numbers(
     yield tuple(old), tuple(new)
 
 
-def _slice_numbers(
-    provenance: Provenance, gone: np.ndarray, node: fx.Node
-) -> Iterator[tuple[Number, Number]]:
+def _slice_numbers(provenance: Shapes, gone: np.ndarray, node: fx.Node) -> Iterator[tuple[Number, Number]]:
     args = bound(node)
     source = node.args[0]
     assert isinstance(source, fx.Node)
@@ -153,7 +175,7 @@ def _same(found: object, old: Number) -> bool:
 
 
 def edits(
-    model: nn.Module, provenance: Provenance, gone: np.ndarray, choice: dict[str, int] | None = None
+    model: nn.Module, provenance: Shapes, gone: np.ndarray, choice: dict[str, int] | None = None
 ) -> tuple[AttributeEdit, ...]:
     """Attribute edits that follow from a removal.
 

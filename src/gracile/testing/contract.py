@@ -138,13 +138,15 @@ def adds_up(plan: Plan, before: nn.Module, after: nn.Module, inputs: Inputs) -> 
 
 
 def _pruning_adds_up(plan: PrunePlan, before: nn.Module, after: nn.Module, inputs: Inputs) -> None:
+    widens = any(len(part.keep) > part.size for part in plan.slices)
     for group in plan.groups:
         assert sorted({*group.keep, *group.removed}) == list(range(group.units)), group.name
-        assert len(group.keep) + len(group.removed) == group.units, group.name
+        assert widens or len(group.keep) + len(group.removed) == group.units, group.name
     shapes = {name: tuple(tensor.shape) for name, tensor in before.state_dict().items()}
     for part in plan.slices:
         assert shapes[part.param][part.axis] == part.size, part.param
-        assert list(part.keep) == sorted(set(part.keep)), part.param
+        copied = widens and set(part.keep) == set(range(part.size))
+        assert copied or list(part.keep) == sorted(set(part.keep)), part.param
         assert set(part.keep) <= set(range(part.size)), part.param
     found = {name: list(tensor.shape) for name, tensor in after.state_dict().items()}
     wanted = {name: list(shape) for name, shape in shapes.items()}

@@ -21,6 +21,7 @@ from .elementwise import is_pointwise as is_pointwise
 from .elementwise import pointwise_rule, prelu_rule
 from .movement import LITERAL as LITERAL
 from .movement import cat_rule, getitem_rule, literal_rule, pad_rule
+from .movement import growing_pad_rule as growing_pad_rule
 from .normalisation import batch_norm_rule, group_norm_rule, layer_norm_rule
 from .products import attention_rule, conv_rule, einsum_rule, linear_rule, matmul_rule
 from .reductions import REDUCTIONS, SHAPE_KEEPING, WINDOWS, reduction_rule, shape_keeping_rule, window_rule

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from ..labels import Plane, core, shrink, varying
+from ..labels import Plane, along, core, shrink, spread, varying
 from ..values import Value, literal_planes, merge, value
 from .context import Context, Result, bound, packet, shape_of
 
@@ -129,6 +129,27 @@ def pad_rule(ctx: Context, node: fx.Node) -> Result:
         else:
             planes.append(small.expand(shape))
     return value(shape, planes)
+
+
+def growing_pad_rule(ctx: Context, node: fx.Node) -> Result:
+    """Padding whose constant channels may become more: they get labels of their own.
+
+    What they are added to can then be repeated with them, as long as the numbers in the code change too
+    (:func:`gracile.surgery.widen`); :func:`pad_rule` says that it stays.
+    """
+    padded, pads, planes = pad_rule(ctx, node), list(bound(node)["pad"]), []
+    assert isinstance(padded, Value)
+    for p in padded.planes:
+        axis = varying(p)[0] if len(varying(p)) == 1 else -1
+        at = 2 * (len(padded.shape) - 1 - axis)
+        if axis >= 0 and at < len(pads) and (pads[at] or pads[at + 1]):
+            vector, size = along(p, axis).clone(), padded.shape[axis]
+            place = torch.arange(size)
+            constant = (place < pads[at]) | (place >= size - pads[at + 1])
+            vector[constant] = ctx.labels.fresh(int(constant.sum()))
+            p = spread(vector, padded.shape, axis)
+        planes.append(p)
+    return value(padded.shape, planes)
 
 
 def cat_rule(ctx: Context, node: fx.Node) -> Result:
