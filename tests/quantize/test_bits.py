@@ -85,5 +85,12 @@ def test_a_pattern_that_fits_nothing_is_refused_with_the_names_there_are() -> No
 
 @pytest.mark.parametrize("wrong", [0, 9, 4.5])
 def test_other_numbers_are_refused(wrong: int) -> None:
-    with pytest.raises(BadArgument, match="2 to 8"):
+    with pytest.raises(BadArgument, match="1 to 8"):
         Bits(weights=wrong)
+
+
+def test_one_bit_has_to_be_trained() -> None:
+    with pytest.raises(BadArgument, match=r"ends[\s\S]*trained"):
+        Scheme(ends=Bits(weights=1))
+    with pytest.raises(BadArgument, match=r"conv\*[\s\S]*trained"):
+        Scheme(layers={"conv*": Bits(activations=1)})

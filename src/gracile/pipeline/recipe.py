@@ -98,10 +98,10 @@ class Recipe(Part):
 
     @model_validator(mode="after")
     def _steps_in_an_order_that_works(self) -> Self:
-        quantized = folded = shared = False
+        quantized, folded, shared = "", False, False
         for index, step in enumerate(self.steps):
             if quantized and not step.after_quantize:
-                raise _order(index, f"`{step.step}` before `quantize`", "it behind", "Move it up.")
+                raise _order(index, f"`{step.step}` before `{quantized}`", "it behind", "Move it up.")
             if step.makes_original and any(not earlier.makes_original for earlier in self.steps[:index]):
                 do = f"Move it up, or use `tune` to train the compressed model, not `{step.step}`."
                 raise _order(index, f"`{step.step}` before every other step", "it behind one", do)
@@ -113,7 +113,7 @@ class Recipe(Part):
             if shared and step.step not in ("quantize", "export", "pack"):
                 do = "Put `codebook` behind it."
                 raise _order(index, "`quantize`, `export` or `pack` behind `codebook`", f"`{step.step}`", do)
-            quantized = quantized or step.step == "quantize"
+            quantized = step.step if step.quantizes else quantized
             folded = folded or step.step == "fold"
             shared = shared or step.step == "codebook"
         return self

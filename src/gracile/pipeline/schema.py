@@ -29,7 +29,9 @@ class Step(Part, ABC):
     makes_original: ClassVar[bool] = False
     """The model it leaves is the one that the rest of the run is compared with."""
     after_quantize: ClassVar[bool] = False
-    """It may follow a ``quantize`` step."""
+    """It may follow a step that quantizes."""
+    quantizes: ClassVar[bool] = False
+    """It makes integers of weights; only an export or an archive may follow."""
     structural: ClassVar[bool] = False
     """It makes the model narrower or shorter, so that an uncompressed int8 model is a fair reference."""
 

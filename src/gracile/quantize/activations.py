@@ -68,7 +68,8 @@ class _Watch(fx.Interpreter):
 def _edge(node: fx.Node, seen: Histogram, bits: int, readers: str, scheme: Scheme) -> EdgeQuant:
     estimator = scheme.activation_range
     assert not isinstance(estimator, str)  # Scheme looks names up
-    found = estimator.of_histogram(seen, bits=bits, signed=False, symmetric=scheme.activation_symmetric)
+    range_bits = max(bits, 2)  # a first range for training is all that 1 bit has
+    found = estimator.of_histogram(seen, bits=range_bits, signed=False, symmetric=scheme.activation_symmetric)
     return edge_quant(node, bits, found, readers)
 
 

@@ -19,11 +19,11 @@ class Bits:
     """Bits of some layers; ``None`` leaves the scheme's own.
 
     Args:
-        weights: 2 to 8.
-        activations: Of what the layer reads, 2 to 8.
+        weights: 1 to 8; 1 bit has to be trained (:mod:`gracile.quantize.qat`).
+        activations: Of what the layer reads, likewise.
 
     Raises:
-        BadArgument: A number lies outside 2..8.
+        BadArgument: A number lies outside 1..8.
 
     Example:
         >>> Bits(weights=4).or_else(Bits(weights=8, activations=8))
@@ -36,8 +36,8 @@ class Bits:
     def __post_init__(self) -> None:
         for name in ("weights", "activations"):
             bits = getattr(self, name)
-            if bits is not None and not (isinstance(bits, int) and 2 <= bits <= 8):
-                raise BadArgument(name, wanted="a whole number from 2 to 8", found=f"{bits!r}")
+            if bits is not None and not (isinstance(bits, int) and 1 <= bits <= 8):
+                raise BadArgument(name, wanted="a whole number from 1 to 8", found=f"{bits!r}")
 
     def or_else(self, other: Bits) -> Bits:
         """These bits, and ``other``'s where there are none."""

@@ -100,6 +100,14 @@ class Scheme:
             bits = getattr(self, name)
             if not (isinstance(bits, int) and 2 <= bits <= 8):
                 raise BadArgument(name, wanted="a whole number from 2 to 8", found=f"{bits!r}")
+        for where, own in (("ends", self.ends), *((f"layers[{p!r}]", b) for p, b in self.layers.items())):
+            if 1 in (own.weights, own.activations):
+                raise BadArgument(
+                    where,
+                    wanted="2 to 8 bits",
+                    found=f"{own}",
+                    do="One bit has to be trained: use gracile.quantize.qat.",
+                )
         for name in ("weight_range", "activation_range"):
             chosen = getattr(self, name)
             if isinstance(chosen, str):

@@ -17,6 +17,7 @@ from .fuse import FuseStep as FuseStep
 from .pack import PackStep as PackStep
 from .prune import PruneStep as PruneStep
 from .prune_depth import PruneDepthStep as PruneDepthStep
+from .qat import QatStep as QatStep
 from .quantize import QuantizeStep as QuantizeStep
 from .sparsify import SparsifyStep as SparsifyStep
 from .train import TrainStep as TrainStep
@@ -33,6 +34,7 @@ STEPS: dict[str, type[Step]] = {
     "fuse": FuseStep,
     "codebook": CodebookStep,
     "quantize": QuantizeStep,
+    "qat": QatStep,
     "export": ExportStep,
     "pack": PackStep,
 }

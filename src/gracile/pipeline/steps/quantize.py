@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -43,6 +43,8 @@ class BitsOfLayers(BaseModel):
 
 class QuantizeStep(Step):
     """Quantize weights and activations to integers."""
+
+    quantizes: ClassVar[bool] = True
 
     step: Literal["quantize"] = "quantize"
     weight_bits: int = Field(default=8, ge=2, le=8)

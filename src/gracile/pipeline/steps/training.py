@@ -18,8 +18,9 @@ from .less_is_more import LessIsMorePart
 if TYPE_CHECKING:
     from torch import nn
 
+    from gracile.observe import Batches
     from gracile.prune import GradualChannels, GradualMasks, LessIsMore
-    from gracile.tune import History, Loss, TuneConfig
+    from gracile.tune import History, Hook, Loss, TuneConfig
 
     from ..state import Bench, Outcome, State
 
@@ -87,47 +88,46 @@ class TrainingStep(Step):
 
     def run(self, state: State, bench: Bench) -> Outcome:
         """Train ``state.model`` in place; goes on from ``bench.partial`` after an interruption."""
-        from gracile import prune, tune
+        from gracile import prune
 
         from ..state import Outcome
 
-        config = self.config(bench.seed)
-        examples = bench.bundle.train
-        if self.train_images is not None and self.train_images < len(examples):
-            chosen = torch_order(len(examples), bench.seed)[: self.train_images]
-            examples = examples.subset(chosen)
-        steps = max(int(len(examples) * (1 - self.holdout)) // self.batch_size, 1)
+        examples, steps = self.examples(bench)
         gradual = None if self.gradual is None else self.gradual.hook(state, bench, self.epochs, steps)
         reducer = None if self.less_is_more is None else self._reducer(state, bench, steps)
         keeping = [hook for hook in (state.masks and prune.Masks(state.masks), gradual, reducer) if hook]
-        history = tune.fit(
-            state.model,
-            examples,
-            config,
-            loss=self.loss(bench),
-            hooks=(*keeping, Ticker(bench.tick, steps * self.epochs, self.epochs)),
-            checkpoint=bench.partial,
-        )
-        state.model.eval()
-        best = history.best
-        shown = best.train_accuracy if best.holdout_accuracy is None else best.holdout_accuracy
-        which = "training" if best.holdout_accuracy is None else "held-out"
+        history = self.fit(state.model, bench, keeping)
         pruned = "" if gradual is None else f", {100 * gradual.points[-1].sparsity:.1f} % of the weights gone"
+        curve = {} if gradual is None else {"sparsity": sparsity_curve(gradual.points, history.best.steps)}
         outcome = Outcome(
             state=state if gradual is None else with_pruning(state, gradual),
-            summary=f"{len(history.epochs)} epochs, {shown:.1f} % on {which} images in epoch {best.epoch}"
-            + pruned,
-            detail={
-                "epochs": [asdict(epoch) for epoch in history.epochs],
-                "best_epoch": history.best_epoch,
-                "stopped_early": history.stopped_early,
-                "holdout_size": history.holdout_size,
-                "train_images": len(examples),
-                "resumed_after": history.resumed_after,
-            }
-            | ({} if gradual is None else {"sparsity": sparsity_curve(gradual.points, best.steps)}),
+            summary=told(history) + pruned,
+            detail=facts(history, len(examples)) | curve,
         )
         return outcome if reducer is None else self._reduced(outcome, reducer, history)
+
+    def examples(self, bench: Bench) -> tuple[Batches, int]:
+        """The training images of this step, and its steps an epoch."""
+        examples = bench.bundle.train
+        if self.train_images is not None and self.train_images < len(examples):
+            examples = examples.subset(torch_order(len(examples), bench.seed)[: self.train_images])
+        return examples, max(int(len(examples) * (1 - self.holdout)) // self.batch_size, 1)
+
+    def fit(self, model: nn.Module, bench: Bench, hooks: Sequence[Hook]) -> History:
+        """Train ``model`` in place as the fields say and leave it in evaluation mode."""
+        from gracile import tune
+
+        examples, steps = self.examples(bench)
+        history = tune.fit(
+            model,
+            examples,
+            self.config(bench.seed),
+            loss=self.loss(bench),
+            hooks=(*hooks, Ticker(bench.tick, steps * self.epochs, self.epochs)),
+            checkpoint=bench.partial,
+        )
+        model.eval()
+        return history
 
     def _check_less_is_more(self) -> None:
         if self.ema_decay is not None:
@@ -179,6 +179,26 @@ class TrainingStep(Step):
         from gracile import surgery
 
         return surgery.apply_(model, from_plain(PrunePlan, plan))
+
+
+def told(history: History) -> str:
+    """A training in a sentence."""
+    best = history.best
+    shown = best.train_accuracy if best.holdout_accuracy is None else best.holdout_accuracy
+    which = "training" if best.holdout_accuracy is None else "held-out"
+    return f"{len(history.epochs)} epochs, {shown:.1f} % on {which} images in epoch {best.epoch}"
+
+
+def facts(history: History, images: int) -> dict[str, Any]:
+    """A training in numbers, for the report."""
+    return {
+        "epochs": [asdict(epoch) for epoch in history.epochs],
+        "best_epoch": history.best_epoch,
+        "stopped_early": history.stopped_early,
+        "holdout_size": history.holdout_size,
+        "train_images": images,
+        "resumed_after": history.resumed_after,
+    }
 
 
 def with_pruning(state: State, hook: GradualMasks | GradualChannels) -> State:

@@ -17,10 +17,13 @@ from torch import Tensor, nn
 
 from gracile.errors import BadArgument, UnsupportedOperation
 
+from ..activations.base import TrainableActivation
 from ..operation import Operation
+from ..straight import round_straight
 from ..weights.base import WeightQuantizer
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
+_MOST = 2**30  # largest bias, in steps of the accumulator
 _PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
@@ -56,6 +59,7 @@ class QatLayer(nn.Module, ABC):
         quantizer: Of the weight; its first values are found here.
 
     Attributes:
+        reads: What rounds its input, where something does; then the bias of :meth:`effective` is rounded too.
         slope_goes: Where a scheme multiplies the norm into the weight: ``"inside"`` the rounding,
             ``"outside"`` it, or ``"nowhere"`` for layers without a norm.
 
@@ -86,6 +90,7 @@ class QatLayer(nn.Module, ABC):
         self.norm = norm
         self.quantizer = quantizer
         self.frozen = False
+        self.reads: tuple[TrainableActivation, ...] = ()
         with torch.no_grad():
             quantizer.start_(self.before_rounding())
 
@@ -128,12 +133,30 @@ class QatLayer(nn.Module, ABC):
         return shift_of(self.norm, self.bias, full(self.norm.running_mean), slope)
 
     def effective(self) -> tuple[Tensor, Tensor | None]:
-        """Weight (rounded, as real numbers) and bias of the one operation that evaluation runs."""
-        slope = self.slope()
-        weight: Tensor = self.quantizer(self.before_rounding())
+        """Weight and bias (rounded, as real numbers) of the one operation that evaluation runs."""
+        slope, before = self.slope(), self.before_rounding()
+        weight: Tensor = self.quantizer(before)
         if slope is not None and self.slope_goes == "outside":
             weight = self.operation.scaled(weight, slope)
-        return weight, self.folded_bias()
+        bias = self.folded_bias()
+        return weight, bias if bias is None else self._rounded(bias, before, slope)
+
+    def _rounded(self, bias: Tensor, weight: Tensor, slope: Tensor | None) -> Tensor:
+        """The bias in whole steps of the accumulator, as integers add it (Jacob et al., section 2.4)."""
+        on = self.quantizer.enabled and self.quantizer.ONE_SCALE
+        if not on or not self.reads or not self.reads[0].enabled:
+            return bias
+        step = self._steps(weight, slope)[0] * self.reads[0].steps()[0]
+        return torch.where(bias.abs() < step * _MOST, round_straight(bias / step) * step, bias)
+
+    def _steps(self, weight: Tensor, slope: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Scales of the deployed weight, ``(out,)`` or ``()``, and which of them are not too small."""
+        scale = self.quantizer.scale(weight)
+        if scale.dim() and self.operation.transposed:
+            scale = scale.repeat(self.operation.groups)  # axis 1 of the weight is one group's outputs
+        wide = scale if slope is None or self.slope_goes != "outside" else scale * slope.detach().abs()
+        alive = wide >= torch.finfo(torch.float32).tiny
+        return torch.where(alive, wide, scale), alive
 
     @torch.no_grad()
     def deployed(self) -> Deployed:
@@ -147,14 +170,9 @@ class QatLayer(nn.Module, ABC):
                 :meth:`effective` says all the same.
         """
         weight, bias, slope = self.before_rounding(), self.folded_bias(), self.slope()
-        integers, scale = self.quantizer.integers(weight), self.quantizer.scale(weight)
-        if scale.dim() and self.operation.transposed:
-            scale = scale.repeat(self.operation.groups)  # axis 1 of the weight is one group's outputs
+        integers, (scale, alive) = self.quantizer.integers(weight), self._steps(weight, slope)
         if slope is not None and self.slope_goes == "outside":
-            wide = scale * slope.abs()
-            alive = wide >= torch.finfo(torch.float32).tiny
             integers = self.operation.scaled(integers.float(), slope.sign() * alive).to(torch.int8)
-            scale = torch.where(alive, wide, scale)
         if bias is None:
             bias = weight.new_zeros(self.operation.outputs(weight))
         return Deployed(integers, scale, bias.detach().clone())

@@ -34,6 +34,8 @@ class WeightQuantizer(nn.Module, ABC):
 
     BITS: ClassVar[tuple[int, ...]] = tuple(range(2, 9))
     """Bits that the technique can do."""
+    ONE_SCALE: ClassVar[bool] = True
+    """Whether rounded weights are integers times a scale, which integer kernels need."""
 
     def __init__(self, bits: int, *, axis: int | None = None, channels: int | None = None) -> None:
         super().__init__()

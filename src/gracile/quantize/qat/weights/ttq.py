@@ -41,6 +41,7 @@ class TTQ(WeightQuantizer):
     """
 
     BITS: ClassVar[tuple[int, ...]] = (2,)
+    ONE_SCALE: ClassVar[bool] = False
 
     def __init__(
         self,

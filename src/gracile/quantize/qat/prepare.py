@@ -1,0 +1,267 @@
+"""Put trainable quantizers into a captured graph: batch norms stay with the layers before them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor, fx, nn
+
+from gracile.errors import BadArgument, UnsupportedOperation
+from gracile.records import EdgeQuant, Preparation
+
+from ..activations import edge_grids
+from ..bits import layer_bits
+from ..graph_fold import Folded, fold_norms_
+from ..lower import argument, fetch, lower, op_name, value_of
+from ..scheme import Scheme
+from ..units import Layer, Units, find_units
+from ..weights import check_finite
+from .activations import ACTIVATION_QUANTIZERS, TrainableActivation
+from .batch_norm import SCHEMES_OF_BN, NoNorm, QatLayer
+from .model import QatModel
+from .operation import Operation
+from .scheme import QatScheme
+from .weights import WEIGHT_QUANTIZERS, WeightQuantizer
+
+T = TypeVar("T")
+_FROM_ZERO = ("pact", "unit")  # they cut what is below zero
+
+
+def prepare(
+    model: nn.Module,
+    inputs: tuple[Tensor, ...],
+    calibration: Iterable[Tensor | tuple[Tensor, ...]],
+    scheme: QatScheme | None = None,
+) -> QatModel:
+    """A network that quantizes its weights and activations while it trains.
+
+    Leave batch norms in: where they stand while training is the scheme's choice. The original is not
+    touched; :meth:`QatModel.write_back` brings what was learned into it, :meth:`QatModel.convert` gives the
+    model that is deployed. Dropout does not act, and a batch norm that follows no layer keeps its statistics.
+
+    Args:
+        model: Any module that ``torch.export`` captures; it is left as it was.
+        inputs: Example inputs, any batch size.
+        calibration: Batches of unlabelled inputs for the first ranges, prepared as for training.
+        scheme: Bits and techniques; by default 4-bit weights and 8-bit activations, both learned.
+
+    Raises:
+        BadArgument: ``calibration`` is empty, or a pattern fits no layer.
+        NonFiniteError: Weights or activations hold NaN or infinity; the layer is named.
+        CaptureError: ``torch.export`` refuses the model.
+        UnsupportedOperation: A layer runs more than once in different ways.
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 3)).eval()
+        >>> images = torch.randn(16, 3, 8, 8)
+        >>> trained = prepare(net, (images[:1],), images.split(8), QatScheme(ends=Bits()))
+        >>> [layer.quantizer.bits for layer in trained.layers.values()]
+        [4, 4]
+        >>> trained.train()(images).square().mean().backward()  # any loop
+        >>> deployed = trained.eval().convert()
+        >>> bool((deployed(images) - trained(images)).abs().max() < 0.05)
+        True
+    """
+    scheme = scheme or QatScheme()
+    batches = [batch if isinstance(batch, tuple) else (batch,) for batch in calibration]
+    if not batches:
+        raise BadArgument("calibration", wanted="at least one batch", found="none")
+    graph = lower(model, inputs)
+    folded = copy.deepcopy(graph)
+    norms = fold_norms_(folded)
+    units = find_units(folded)
+    check_finite(folded, units)
+    bits = layer_bits(units, scheme)
+    ranges = Scheme(sum_bits=scheme.sum_bits, activation_range=scheme.activation_range)
+    edges = edge_grids(folded, units, batches, ranges, bits)
+    work = _Work(network=copy.deepcopy(graph), norms=_norm_nodes(norms), bits=bits, scheme=scheme)
+    for layer in units.layers:
+        work.store(layer)
+    work.quantize_edges(units, edges)
+    network = work.finished()
+    prepared = Preparation(folded=tuple(norms.pairs), skipped=tuple(dict.fromkeys(norms.skipped)))
+    return QatModel(network, graph, work.keys, prepared, tuple(dict.fromkeys(units.skipped)))
+
+
+def _norm_nodes(norms: Folded) -> dict[str, str]:
+    return {pair.layer: pair.norm for pair in norms.pairs}
+
+
+@dataclass(kw_only=True)
+class _Work:
+    """A copy of the unfolded graph while layers and quantizers are put into it."""
+
+    network: fx.GraphModule
+    norms: dict[str, str]
+    bits: dict[str, tuple[int, int]]
+    scheme: QatScheme
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "quantizers"):
+            self.network.add_submodule(name, nn.Module())
+        self.nodes = {node.name: node for node in self.network.graph.nodes}
+        self.made: dict[str, QatLayer] = {}
+        self.keys: dict[str, str] = {}
+        self.replaced: dict[str, fx.Node] = {}
+
+    def store(self, layer: Layer) -> None:
+        """Replace a layer, with the norm behind it, by one that quantizes its weight."""
+        node = self.nodes[layer.node.name]
+        operation = operation_of(node)
+        module = self.made.get(layer.name)
+        if module is None:
+            module = self.made[layer.name] = self._make(layer, node, operation)
+            self.network.add_submodule(f"layers.{node.name}", module)
+            self.keys[layer.name] = f"layers.{node.name}"
+        elif module.operation != operation:
+            raise UnsupportedOperation(
+                layer.name, wanted="a layer that runs once, or in one way", found="two different strides"
+            )
+        end = node
+        if layer.name in self.norms:
+            (end,) = node.users
+        with self.network.graph.inserting_after(end):
+            new = self.network.graph.call_module(self.keys[layer.name], (node.args[0],))
+        new.meta = dict(end.meta)
+        end.replace_all_uses_with(new)
+        for old in dict.fromkeys((end, node)):
+            self.network.graph.erase_node(old)
+        self.replaced[node.name] = new
+
+    def _make(self, layer: Layer, node: fx.Node, operation: Operation) -> QatLayer:
+        def stored(name: str) -> Tensor | None:
+            part = argument(node, name)
+            return None if part is None else fetch(self.network, str(part.target)).detach().clone()
+
+        weight, bias = stored("weight"), stored("bias")
+        assert weight is not None
+        quantizer = self._quantizer(self.bits[layer.name][0], operation, weight)
+        kind = SCHEMES_OF_BN[self.scheme.batch_norm] if layer.name in self.norms else NoNorm
+        norm = self._norm(node) if layer.name in self.norms else None
+        return kind(operation, weight, bias, norm, quantizer)
+
+    def _quantizer(self, bits: int, operation: Operation, weight: Tensor) -> WeightQuantizer:
+        kind = chosen(WEIGHT_QUANTIZERS, self.scheme.weights, bits)
+        axis = operation.out_axis if self.scheme.per_channel else None
+        return kind(bits, axis=axis, channels=None if axis is None else weight.shape[axis]).to(weight.device)
+
+    def _norm(self, node: fx.Node) -> nn.modules.batchnorm._BatchNorm:
+        """The norm behind a layer as a module of its own."""
+        (end,) = node.users
+
+        def stored(name: str) -> Tensor | None:
+            part = argument(end, name)
+            return None if part is None else fetch(self.network, str(part.target)).detach().clone()
+
+        mean, var, gamma, beta = (stored(n) for n in ("running_mean", "running_var", "weight", "bias"))
+        assert mean is not None
+        assert var is not None
+        value = value_of(end)
+        kinds = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
+        assert value is not None
+        norm = kinds[value.dim()](
+            len(mean), eps=float(argument(end, "eps")), momentum=float(argument(end, "momentum")) or 0.1,
+            affine=True,
+        ).to(mean.device)  # fmt: skip
+        with torch.no_grad():
+            for held, new in ((norm.running_mean, mean), (norm.running_var, var)):
+                assert held is not None
+                held.copy_(new)
+            for held, given in ((norm.weight, gamma), (norm.bias, beta)):
+                if given is not None:
+                    held.copy_(given)
+        return norm
+
+    def quantize_edges(self, units: Units, edges: tuple[EdgeQuant, ...]) -> None:
+        """Round activations where the deployed network will."""
+        own = {edge.node: edge for edge in edges if edge.readers != "layers"}
+        for_layers = {edge.node: edge for edge in edges if edge.readers != "rest"}
+        readers = {self.replaced[layer.node.name] for layer in units.layers}
+        for edge in own.values():
+            node = self.replaced.get(edge.node) or self.nodes[edge.node]
+            new = self._insert(node, edge.name if edge.readers != "layers" else edge.node, edge)
+            coarse = for_layers.get(edge.node)
+            if coarse is not None and coarse.readers == "layers" and readers & set(new.users):
+                self._insert(new, coarse.name, coarse, only=readers)
+
+    def _insert(self, node: fx.Node, name: str, edge: EdgeQuant, only: set[fx.Node] | None = None) -> fx.Node:
+        module = self._activation(edge)
+        key = f"quantizers.{name.replace(':', '_for_')}"
+        self.network.add_submodule(key, module)
+        with self.network.graph.inserting_after(node):
+            new = self.network.graph.call_module(key, (node,))
+        new.meta = {k: v for k, v in node.meta.items() if k == "val"}
+        node.replace_all_uses_with(
+            new, delete_user_cb=lambda user: user is not new and (only is None or user in only)
+        )
+        return new
+
+    def _activation(self, edge: EdgeQuant) -> TrainableActivation:
+        low, high = (edge.scale * (limit - edge.zero_point) for limit in (edge.qmin, edge.qmax))
+        name = self.scheme.activations
+        if (low < 0 and name in _FROM_ZERO) or (name == "unit" and edge.bits == 8):
+            name = "lsq"
+        module = chosen(ACTIVATION_QUANTIZERS, name, edge.bits)(edge.bits)
+        module.start_(low, high)
+        return module
+
+    def finished(self) -> fx.GraphModule:
+        """The graph without what it no longer reads; everything in it trains."""
+        network = self.network
+        network.graph.eliminate_dead_code()
+        read = {str(n.target) for n in network.graph.nodes if n.op == "get_attr"}
+        for name in [n for n, _ in [*network.named_parameters(), *network.named_buffers()]]:
+            owner, _, last = name.rpartition(".")
+            if name not in read and owner.split(".")[0] not in ("layers", "quantizers"):
+                delattr(network.get_submodule(owner), last)
+        network.delete_all_unused_submodules()
+        for parameter in network.parameters():
+            parameter.requires_grad_(parameter.is_floating_point())
+        network.graph.lint()
+        network.recompile()
+        for node in network.graph.nodes:
+            layer = network.get_submodule(str(node.target)) if node.op == "call_module" else None
+            if isinstance(layer, QatLayer) and (reads := reader_of(network, node)) is not None:
+                layer.reads = (reads,)  # in a tuple it is no part of the layer
+        return network
+
+
+def reader_of(network: fx.GraphModule, node: fx.Node) -> TrainableActivation | None:
+    """What rounds the values that ``node`` reads, before operations that only move them."""
+    source = node.args[0]
+    while isinstance(source, fx.Node) and source.op != "placeholder":
+        part = network.get_submodule(str(source.target)) if source.op == "call_module" else None
+        if isinstance(part, TrainableActivation):
+            return part
+        source = source.args[0] if source.args else None
+    return None
+
+
+def chosen(known: Mapping[str, type[T]], name: str, bits: int) -> type[T]:
+    """The technique asked for or, where it does not have these bits, the first that does."""
+    return next(kind for kind in (known[name], *known.values()) if bits in kind.BITS)  # type: ignore[attr-defined]
+
+
+def operation_of(node: fx.Node) -> Operation:
+    """What a captured layer does with its weight."""
+    name = op_name(node)
+    if name == "linear":
+        return Operation(kind=name)
+    axes = int(name[-2])
+
+    def each(argument_name: str, default: int) -> tuple[int, ...]:
+        value = argument(node, argument_name, default)
+        entries = (value,) if isinstance(value, int) else tuple(value)
+        return entries * (axes // len(entries))
+
+    return Operation(
+        kind=name,
+        stride=each("stride", 1),
+        padding=each("padding", 0),
+        dilation=each("dilation", 1),
+        groups=int(argument(node, "groups", 1)),
+    )
