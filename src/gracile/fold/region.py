@@ -1,11 +1,10 @@
 """All values that one scale and shift reaches, and the layers around them that would have to take it in.
 
 Source: Yvinec, Dapogny and Bailly, "To fold or not to fold: a necessary and sufficient condition on
-batch-normalization layers folding", IJCAI 2022, arXiv 2203.14646: a norm folds if and only if each path from
-it ends at a layer that can take it in. Where we differ: it is decided channel by channel and for both sides,
-so that a norm behind a concatenation can go partly into what comes before and partly into what comes
-after; norms that stay take in, too; and shifts are followed on their own, since of a sum only one summand
-takes them.
+batch-normalization layers folding", IJCAI 2022, arXiv 2203.14646: whether a norm folds is decided by what the
+paths around it end at. Where we differ: it is decided channel by channel and for both sides, so that a norm
+behind a concatenation can go partly into what comes before and partly into what comes after; norms that stay
+take in, too; and shifts are followed on their own, since of a sum only one summand takes them.
 """
 
 from __future__ import annotations
