@@ -51,7 +51,7 @@ def shaped(vector: Tensor, like: Tensor) -> Tensor:
     return vector.view(1, -1, *[1] * (like.dim() - 2))
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(convolutions(), st.booleans(), st.sampled_from([0.0, 1.0, -0.5]), st.data())
 def test_convolutions(layer: nn.Module, undo: bool, share: float, data: st.DataObject) -> None:
     """``v' = a v + share c``, or its inverse, of outputs and of inputs, of some channels."""

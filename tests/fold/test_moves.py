@@ -17,7 +17,6 @@ from gracile.errors import BadArgument
 from gracile.nn import BorderMap, parts_of
 from gracile.records import FoldPlan, from_json, to_json
 
-
 FAST = (Phase.explicit, Phase.reuse, Phase.generate)  # a failing network is small as it is
 
 
@@ -296,11 +295,6 @@ def most(script: list[tuple[str, int, int]]) -> int:
     Values with one scale are one point, all that cannot change are another; a norm joins two points.
     """
     count = len(script) + 1
-    live = {count - 1, count - 2}
-    for at in range(count - 1, 0, -1):
-        kind, one, two = script[at - 1]
-        if at in live:
-            live |= {one, two} if kind in ("add", "cat") else {one}
     above = list(range(count + 1))  # the last point cannot change
 
     def top(point: int) -> int:
@@ -314,7 +308,7 @@ def most(script: list[tuple[str, int, int]]) -> int:
         return int(apart)
 
     join(count - 1, count - 2)
-    for at in sorted(live - {0}):
+    for at in range(1, count):
         kind, one, two = script[at - 1]
         if kind == "relu" or (kind in ("add", "cat") and one == two):
             join(one, count)
@@ -324,10 +318,10 @@ def most(script: list[tuple[str, int, int]]) -> int:
             join(one, at)
         if kind == "add":
             join(two, at)
-    return sum(join(script[at - 1][1], at) for at in sorted(live - {0}) if script[at - 1][0] == "norm")
+    return sum(join(script[at - 1][1], at) for at in range(1, count) if script[at - 1][0] == "norm")
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), phases=FAST)
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), phases=FAST)
 @given(st.data())
 def test_random_networks_keep_their_outputs(data: st.DataObject) -> None:
     """Sums, concatenations, pools and readers at random: exact, and no fewer norms go than can."""
