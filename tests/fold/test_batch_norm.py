@@ -112,8 +112,8 @@ def test_nothing_is_folded_before_an_activation_net() -> None:
     plan = fold.plan(net, (torch.zeros(1, 3, 6, 6),))
     assert plan.pairs == ()
     assert {s.where: s.why for s in plan.skipped} == {
-        "norm1": "its input comes from the network's input, not from a convolution or linear layer",
-        "norm2": "its input comes from add, not from a convolution or linear layer",
+        "norm1": "before it stands the network's input, behind it relu",
+        "norm2": "before it stands the network's input, behind it relu",
     }
     assert all("test_batch_norm.py" in s.source for s in plan.skipped)
 
@@ -145,7 +145,7 @@ class Twice(nn.Module):
 @pytest.mark.parametrize(
     ("net", "why"),
     [
-        (Leaks(), "the output of conv is also used without the norm"),
+        (Leaks(), "a sum with what it normalises"),
         (Twice("layer"), "runs more than once, or shares its parameters"),
         (Twice("norm"), "it runs more than once"),
         (nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3, track_running_stats=False)), "by the batch"),

@@ -1,15 +1,18 @@
-"""Batch norm folded into the convolution or linear layer before it.
+"""Batch norm folded into the layers before and behind it.
 
 Source: Jacob, Kligys, Chen, Zhu, Tang, Howard, Adam and Kalenichenko, "Quantization and training of neural
-networks for efficient integer-arithmetic-only inference", CVPR 2018, arXiv 1712.05877, equation 14, which is
-computed in ``gracile.surgery.norms``. Where we differ: pairs are found by data flow on the captured graph,
-never by the order in which modules were registered, and the fold is tried on the model itself.
+networks for efficient integer-arithmetic-only inference", CVPR 2018, arXiv 1712.05877, equation 14, for a
+norm right behind a layer; Yvinec, Dapogny and Bailly, "To fold or not to fold: a necessary and sufficient
+condition on batch-normalization layers folding", IJCAI 2022, arXiv 2203.14646, for all others
+(:mod:`gracile.fold.region`). Where we differ: norms are found by data flow on the captured graph, never by
+the order in which modules were registered, and folds are tried on the model itself.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, fx, nn
@@ -19,46 +22,47 @@ from gracile.errors import BadArgument
 from gracile.graph import Captured, capture, evaluating
 from gracile.graph.rules import bound, packet, shape_of
 from gracile.nn import Part, hand_over_
-from gracile.records import FoldPair, FoldPlan, Skipped
+from gracile.records import FoldMove, FoldPair, FoldPlan, Skipped
 
-BatchNorm = nn.modules.batchnorm._BatchNorm
-Convolution = nn.modules.conv._ConvNd
-PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+from .absorb import BatchNorm, Convolution, absorb_, give_bias_, numbers_of, prepare_
+from .moves import Refusal, find_move, owner, scales, survey
+from .region import Norm, Site
+
 TOLERANCE = 1e-4  # of the largest output, in float32
 
 
-def plan(model: nn.Module, inputs: tuple[Tensor, ...], *, seed: int = 0) -> FoldPlan:
+def plan(model: nn.Module, inputs: tuple[Tensor, ...], *, everywhere: bool = True, seed: int = 0) -> FoldPlan:
     """Find the batch norms that can be folded; the model is left as it was.
 
-    A norm is folded when its input comes straight from a convolution or linear layer whose output goes
-    nowhere else, and both run once. All others are recorded with the reason.
+    A norm right behind a convolution or linear layer whose output goes nowhere else is a pair. Any other is
+    moved where all paths from its input, or all from its output, end at layers that can take it in, through
+    sums, concatenations, splits, means and data movement; so are modules that only scale and shift channels.
+    Norms that stay are recorded with the reason.
 
     Args:
         model: Any model that ``torch.export`` captures.
-        inputs: Example inputs.
-        seed: Of the random inputs that the fold is tried on.
+        inputs: Example inputs. Where a move needs a border map, it holds for images of this size.
+        everywhere: Also moves, not pairs alone.
+        seed: Of the random inputs that the folds are tried on.
 
     Raises:
         CaptureError: The model cannot be captured.
 
     Example:
         >>> net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.BatchNorm2d(2))
-        >>> found = plan(net, (torch.zeros(1, 1, 5, 5),))
-        >>> [(p.norm, p.layer) for p in found.pairs], [(s.where, s.why) for s in found.skipped]
-        ([('1', '0')], [('3', 'its input comes from relu, not from a convolution or linear layer')])
+        >>> print(plan(net, (torch.zeros(1, 1, 5, 5),)))
+        1 norms folded, 1 left
+          1 into 0
+          3 stays: before it stands relu, behind it the network's output
     """
     captured = capture(model, inputs)
-    pairs, skipped = [], []
-    for node in captured.graph.nodes:
-        if node.op != "call_function" or packet(node) != "batch_norm":
-            continue
-        found = _pair(captured, model, node)
-        if isinstance(found, FoldPair):
-            pairs.append(found)
-        else:
-            skipped.append(found)
-    good, broken = _tried(model, inputs, pairs, seed)
-    return FoldPlan(pairs=good, skipped=(*skipped, *broken))
+    barred: dict[str, str] = {}
+    while True:
+        found = _search(captured, model, barred, everywhere)
+        culprit = _culprit(model, inputs, found, seed)
+        if culprit is None:
+            return found
+        barred |= dict.fromkeys(culprit, "folding it changes the model's outputs")
 
 
 def apply(model: nn.Module, plan: FoldPlan) -> nn.Module:
@@ -77,13 +81,21 @@ def apply(model: nn.Module, plan: FoldPlan) -> nn.Module:
           (1): Identity()
         ))
     """
-    return _apply(model, plan, fold_)
+    folded = copy.deepcopy(model)
+    surgery.absorb_masks_(folded)
+    for pair in plan.pairs:
+        layer, norm = _pair_of(folded, pair)
+        fold_(layer, norm)
+        replace_(folded, norm)
+    for move in plan.moves:
+        move_(folded, move)
+    return folded
 
 
 def apply_structure(model: nn.Module, plan: FoldPlan) -> nn.Module:
     """Return a copy of ``model`` of the shape that the folds leave, to load a folded checkpoint into.
 
-    Biases are added and norms replaced; the numbers are not those of a fold.
+    Biases and border maps are added and norms replaced; the numbers are not those of a fold.
 
     Raises:
         BadArgument: The plan was made for another model.
@@ -93,7 +105,19 @@ def apply_structure(model: nn.Module, plan: FoldPlan) -> nn.Module:
         >>> sorted(apply_structure(net, FoldPlan(pairs=(FoldPair(layer="0", norm="1"),))).state_dict())
         ['0.bias', '0.weight']
     """
-    return _apply(model, plan, lambda layer, norm: _give_bias_(layer))
+    folded = copy.deepcopy(model)
+    surgery.absorb_masks_(folded)
+    for pair in plan.pairs:
+        layer, norm = _pair_of(folded, pair)
+        give_bias_(layer)
+        replace_(folded, norm)
+    for move in plan.moves:
+        norm = _get(folded, move.norm)
+        for part in move.parts:
+            _get(folded, part.layer)
+            prepare_(folded, part)
+        replace_(folded, norm)
+    return folded
 
 
 @torch.no_grad()
@@ -107,7 +131,7 @@ def fold_(layer: nn.Module, norm: nn.Module) -> None:
     assert isinstance(norm, BatchNorm)
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    _give_bias_(layer)
+    give_bias_(layer)
     weight, bias = layer.get_parameter("weight"), layer.get_parameter("bias")
     numbers = surgery.NormNumbers(
         mean=norm.running_mean, var=norm.running_var, eps=norm.eps, gamma=norm.weight, beta=norm.bias
@@ -119,28 +143,31 @@ def fold_(layer: nn.Module, norm: nn.Module) -> None:
     bias.copy_(folded[1])
 
 
-def _give_bias_(layer: nn.Module) -> None:
-    weight = layer.get_parameter("weight")
-    if layer._parameters.get("bias") is None:
-        outputs = layer.out_channels if isinstance(layer, Convolution) else weight.shape[0]
-        layer.bias = nn.Parameter(weight.new_zeros(int(outputs)), requires_grad=weight.requires_grad)
+def move_(model: nn.Module, move: FoldMove) -> None:
+    """Carry out one move, in place.
+
+    Raises:
+        BadArgument: The model has no such layers, or a scale that has to be undone is zero.
+    """
+    norm = _get(model, move.norm)
+    for part in move.parts:
+        _get(model, part.layer)
+    scale, shift = numbers_of(norm, move)
+    for part in move.parts:
+        absorb_(model, part, scale, shift)
+    replace_(model, norm)
 
 
-def _apply(model: nn.Module, plan: FoldPlan, fold: Callable[[nn.Module, nn.Module], None]) -> nn.Module:
-    folded = copy.deepcopy(model)
-    surgery.absorb_masks_(folded)
-    for pair in plan.pairs:
-        layer, norm = _get(folded, pair.layer), _get(folded, pair.norm)
-        if not isinstance(layer, Convolution | nn.Linear) or not isinstance(norm, BatchNorm):
-            raise BadArgument(
-                f"{pair.layer}, {pair.norm}",
-                wanted="a convolution or linear layer and a batch norm",
-                found=f"{type(layer).__name__} and {type(norm).__name__}",
-                do="Make the plan anew for this model.",
-            )
-        fold(layer, norm)
-        _replace_(folded, norm, _rest_of(norm))
-    return folded
+def _pair_of(model: nn.Module, pair: FoldPair) -> tuple[nn.Module, nn.Module]:
+    layer, norm = _get(model, pair.layer), _get(model, pair.norm)
+    if not isinstance(layer, Convolution | nn.Linear) or not isinstance(norm, BatchNorm):
+        raise BadArgument(
+            f"{pair.layer}, {pair.norm}",
+            wanted="a convolution or linear layer and a batch norm",
+            found=f"{type(layer).__name__} and {type(norm).__name__}",
+            do="Make the plan anew for this model.",
+        )
+    return layer, norm
 
 
 def _get(model: nn.Module, name: str) -> nn.Module:
@@ -155,76 +182,95 @@ def _get(model: nn.Module, name: str) -> nn.Module:
         ) from error
 
 
-def _rest_of(norm: BatchNorm) -> nn.Module:
-    """What a norm does besides normalising: a fused activation, or parts that hang on it."""
+def replace_(model: nn.Module, norm: nn.Module) -> None:
+    """Put what a norm does besides normalising, if anything, wherever it is registered."""
     extras = [child for child in norm.children() if not isinstance(child, Part)]
     rest: nn.Module = nn.Sequential(*extras) if extras else nn.Identity()
-    return hand_over_(norm, rest.train(norm.training))
-
-
-def _replace_(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
-    """Put ``new`` wherever ``old`` is registered."""
+    hand_over_(norm, rest.train(norm.training))  # a fused activation, and parts that hang on it
     for module in list(model.modules()):
         for name, child in module._modules.items():
-            if child is old:
-                module._modules[name] = new
+            if child is norm:
+                module._modules[name] = rest
 
 
-def _pair(captured: Captured, model: nn.Module, node: fx.Node) -> FoldPair | Skipped:
-    """The layer that a norm folds into, or why there is none."""
-    args = bound(node)
-    name = captured.module_of(node)
-    mean = captured.param_of(args["running_mean"]) if args["running_mean"] is not None else None
-    norm = mean.removesuffix(".running_mean") if mean else name
-
-    def no(why: str) -> Skipped:
-        return Skipped(norm or name or node.name, why, captured.source(node))
-
-    if args["training"] or mean is None or not isinstance(_module(model, norm), BatchNorm):
-        return no("it normalises by the batch at hand" if mean is None else "it is not a batch-norm module")
-    if len(args["running_mean"].users) != 1:
-        return no("it runs more than once")
-    source = args["input"]
-    kind = packet(source) if source.op == "call_function" else "the network's input"
-    if kind != "linear" and not kind.startswith("conv"):
-        return no(f"its input comes from {kind}, not from a convolution or linear layer")
-    layer_args = bound(source)
-    weight = captured.param_of(layer_args["weight"])
-    if weight is None or not isinstance(
-        _module(model, weight.removesuffix(".weight")), Convolution | nn.Linear
-    ):
-        where = captured.module_of(source) or kind
-        return no(f"the weights of {where} are computed, or not those of a layer")
-    layer = weight.removesuffix(".weight")
-    if kind == "linear" and len(shape_of(source)) != 2:
-        return no(f"it normalises another axis than the outputs of {layer}")
-    if len(source.users) != 1:
-        return no(f"the output of {layer} is also used without the norm")
-    shared = [a for a in (layer_args["weight"], layer_args["bias"]) if a is not None and len(a.users) != 1]
-    if shared:
-        return no(f"{layer} runs more than once, or shares its parameters")
-    return FoldPair(layer=layer, norm=norm)
+def _search(captured: Captured, model: nn.Module, barred: Mapping[str, str], everywhere: bool) -> FoldPlan:
+    """All folds but those of the barred norms."""
+    site = survey(captured, model)
+    skipped: list[Skipped] = []
+    norms: list[tuple[Norm, fx.Node]] = []
+    for node in captured.graph.nodes:
+        if node.op == "call_function" and packet(node) == "batch_norm":
+            name, why = owner(captured, model, node)
+            if why or name in barred:
+                skipped.append(Skipped(name, why or barred[name], captured.source(node)))
+            else:
+                norms.append((Norm(name, bound(node)["input"], node, node), node))
+    pairs = []
+    for norm, node in norms:
+        layer = _before(site, node)
+        if layer is not None:
+            pairs.append(FoldPair(layer=layer, norm=norm.name))
+            site.gone[node] = norm
+    small = apply(model, FoldPlan(pairs=tuple(pairs)))
+    moves = []
+    extra = [(norm, norm.enters) for norm in scales(captured, model) if norm.name not in barred]
+    for norm, node in [*norms, *(extra if everywhere else [])]:
+        if node in site.gone:
+            continue
+        found = _moved(site, norm, small, everywhere)
+        if isinstance(found, FoldMove):
+            moves.append(found)
+            site.gone[node] = norm
+        elif packet(node) == "batch_norm":
+            skipped.append(Skipped(norm.name, found.why, captured.source(node)))
+    return FoldPlan(pairs=tuple(pairs), skipped=tuple(skipped), moves=tuple(moves))
 
 
-def _module(model: nn.Module, name: str) -> nn.Module | None:
-    try:
-        return model.get_submodule(name)
-    except AttributeError:
+def _before(site: Site, node: fx.Node) -> str | None:
+    """The layer right before a norm, if nothing else reads what it gives."""
+    source = bound(node)["input"]
+    if source not in site.layers or len(source.users) != 1:
         return None
+    if packet(source) == "linear" and len(shape_of(source)) != 2:
+        return None
+    return site.layers[source]
 
 
-def _tried(
-    model: nn.Module, inputs: tuple[Tensor, ...], pairs: list[FoldPair], seed: int
-) -> tuple[tuple[FoldPair, ...], tuple[Skipped, ...]]:
-    """Fold on a copy and compare; where outputs differ, leave out norms that are not PyTorch's own."""
-    if _same(model, inputs, FoldPlan(pairs=tuple(pairs)), seed):
-        return tuple(pairs), ()
-    good = tuple(p for p in pairs if type(model.get_submodule(p.norm)) in PLAIN)
-    if not _same(model, inputs, FoldPlan(pairs=good), seed):
-        good = ()
-    kept = {p.norm for p in good}
-    why = "folding it changes the model's outputs"
-    return good, tuple(Skipped(p.norm, why) for p in pairs if p.norm not in kept)
+def _moved(site: Site, norm: Norm, small: nn.Module, everywhere: bool) -> FoldMove | Refusal:
+    """A move, carried out on ``small``, or why there is none."""
+    if not everywhere:
+        return Refusal("it does not stand right behind a layer that nothing else reads")
+    asked = FoldMove(norm=norm.name, parts=(), channels=norm.channels, axis=norm.axis,
+                     rank=len(shape_of(norm.reads)))  # fmt: skip
+    try:
+        scale, _ = numbers_of(small.get_submodule(norm.name), asked)
+        found = find_move(site, norm, small, scale)
+        if isinstance(found, FoldMove):
+            move_(small, found)
+    except BadArgument as error:
+        return Refusal(str(error))
+    return found
+
+
+def _culprit(
+    model: nn.Module, inputs: tuple[Tensor, ...], plan: FoldPlan, seed: int
+) -> tuple[str, ...] | None:
+    """The first fold that changes the outputs, by bisection; ``None`` where none does."""
+    folds = len(plan.norms)
+    if not folds or _same(model, inputs, plan, seed):
+        return None
+    good, bad = 0, folds
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        if _same(model, inputs, _first(plan, middle), seed):
+            good = middle
+        else:
+            bad = middle
+    return plan.norms[good:bad]
+
+
+def _first(plan: FoldPlan, count: int) -> FoldPlan:
+    return replace(plan, pairs=plan.pairs[:count], moves=plan.moves[: max(0, count - len(plan.pairs))])
 
 
 @torch.no_grad()
@@ -235,7 +281,7 @@ def _same(model: nn.Module, inputs: tuple[Tensor, ...], plan: FoldPlan, seed: in
         wanted = _tensors(model(*tried))
         try:
             found = _tensors(apply(model, plan)(*tried))
-        except (RuntimeError, AttributeError, TypeError):
+        except (RuntimeError, AttributeError, TypeError, BadArgument):
             return False
     pairs = list(zip(found, wanted, strict=True))
     return all(float((a - b).abs().max()) <= TOLERANCE * max(float(b.abs().max()), 1e-6) for a, b in pairs)

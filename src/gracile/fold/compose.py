@@ -110,6 +110,28 @@ def joined(first: nn.Module, second: nn.Module) -> nn.Module:
     return _filled(made, weight.flatten(0, 1), _through(first, summed), first, second)
 
 
+def as_kernel(second: nn.Linear, first: nn.Module, space: Sequence[int]) -> nn.Module:
+    """A linear layer that reads a convolution's image as one vector, as a convolution of that image.
+
+    Args:
+        second: Reads ``channels * positions`` entries, position by position within each channel.
+        first: The convolution before it.
+        space: Size of the image between them; the kernel has that size, and one position is left.
+
+    Example:
+        >>> conv, linear, x = nn.Conv2d(3, 4, 3), nn.Linear(4 * 25, 10), torch.randn(2, 3, 7, 7)
+        >>> one = joined(conv, as_kernel(linear, conv, (5, 5)))
+        >>> torch.allclose(one(x).flatten(1), linear(conv(x).flatten(1)), atol=1e-5)
+        True
+    """
+    assert isinstance(first, CONVOLUTIONS)
+    made = type(first)(first.out_channels, second.out_features, tuple(space), device="meta")  # type: ignore[arg-type]
+    weight = second.weight.detach().reshape(second.out_features, first.out_channels, *space)
+    made.weight = nn.Parameter(weight)
+    made.bias = None if second.bias is None else nn.Parameter(second.bias.detach())
+    return made
+
+
 def _through(first: nn.Module, weight: Tensor) -> Tensor | None:
     """What the first layer's bias adds behind a second of this weight, ``(out, in)`` or by group."""
     bias = first._parameters.get("bias")

@@ -1,7 +1,9 @@
 """Fusing: pairs of layers of a model that become one, found on its graph and tried on the model itself.
 
 What two layers become is in :mod:`gracile.fold.compose` (in a row) and :mod:`gracile.fold.merge_branches`
-(added). Here pairs are found by data flow, never by names or order of registration.
+(added). Here pairs are found by data flow, never by names or order of registration. Before that, weights that
+are computed from parameters alone become parameters, and modules that never run go
+(:mod:`gracile.fold.constants`).
 """
 
 from __future__ import annotations
@@ -21,10 +23,11 @@ from gracile.nn import ZeroBranch
 from gracile.nn.attach import parts_of
 from gracile.records import FusePlan, Fusion, Skipped
 
-from . import compose, merge_branches
+from . import compose, constants, merge_branches
 
 TOLERANCE = 1e-4  # of the largest output, in float32
 _IDLE = {"dropout", "contiguous", "clone", "alias", "detach", "lift_fresh_copy"}
+_FLATTENING = {"flatten", "view", "reshape", "_unsafe_view"}
 _LINEAR = {"linear", "conv1d", "conv2d", "conv3d"}
 
 
@@ -33,12 +36,15 @@ def plan_fusions(
 ) -> FusePlan:
     """Find layers that become one; the model is left as it was.
 
-    Fold batch norms first: one between two layers keeps them apart. Pairs are taken one after the other, so
-    that three layers in a row become one too. Each is tried: the outputs stay within 1e-4 of the largest.
+    Weights that layers compute from parameters alone become parameters, and modules that hold parameters and
+    never run go. Fold batch norms first: one between two layers keeps them apart. Pairs are taken one after
+    the other, so that three layers in a row become one too. Each is tried: the outputs stay within 1e-4 of
+    the largest.
 
     Args:
         model: Any model that ``torch.export`` captures.
-        inputs: Example inputs, one image.
+        inputs: Example inputs, one image. A linear layer that reads the whole image of a convolution joins it
+            for images of this size.
         always: Also where the layer that comes of it has more multiply-adds than the two.
         seed: Of the random inputs that fusions are tried on.
 
@@ -51,7 +57,8 @@ def plan_fusions(
         1 fusions, MACs of these layers 11,904 -> 3,888
           0 and 1 become one (chain)
     """
-    small = copy.deepcopy(model)
+    first = _cleared(model, inputs, seed)
+    small = apply_fusions(model, first)
     fusions: list[Fusion] = []
     skipped: dict[tuple[str, str], Skipped] = {}
     found = True
@@ -73,7 +80,8 @@ def plan_fusions(
             fusions.append(fitting)
             found = True
             break
-    return FusePlan(fusions=tuple(fusions), skipped=tuple(skipped.values()))
+    left = (*first.skipped, *skipped.values())
+    return replace(first, fusions=tuple(fusions), skipped=left)
 
 
 def apply_fusions(model: nn.Module, plan: FusePlan) -> nn.Module:
@@ -85,16 +93,16 @@ def apply_fusions(model: nn.Module, plan: FusePlan) -> nn.Module:
         BadArgument: The plan was made for another model.
     """
     small = copy.deepcopy(model)
+    for constant in plan.constants:
+        constants.make_constant_(small, constant)
+    for name in plan.dead:
+        constants.module_at(small, name)
+        small.set_submodule(name, nn.Identity())
     for fusion in plan.fusions:
-        try:
-            first, second = small.get_submodule(fusion.first), small.get_submodule(fusion.second)
-        except AttributeError as error:
-            raise BadArgument(
-                f"{fusion.first}, {fusion.second}", wanted="layers of the model", found="no such names",
-                do="Make the plan anew for this model.",
-            ) from error  # fmt: skip
-        if fusion.kind == "chain":
-            small.set_submodule(fusion.first, compose.joined(first, second))
+        first = constants.module_at(small, fusion.first)
+        second = constants.module_at(small, fusion.second)
+        if fusion.kind != "parallel":
+            small.set_submodule(fusion.first, _joined(first, second, fusion.space))
             small.set_submodule(fusion.second, nn.Identity())
         else:
             small.set_submodule(fusion.first, merge_branches.merged(first, second))
@@ -102,13 +110,41 @@ def apply_fusions(model: nn.Module, plan: FusePlan) -> nn.Module:
     return small
 
 
+def _joined(first: nn.Module, second: nn.Module, space: tuple[int, ...]) -> nn.Module:
+    if space and isinstance(second, nn.Linear):
+        second = compose.as_kernel(second, first, space)
+    return compose.joined(first, second)
+
+
+def _cleared(model: nn.Module, inputs: tuple[Tensor, ...], seed: int) -> FusePlan:
+    """Constant weights and dead modules that can be carried out without changing the outputs."""
+    captured = capture(model, inputs)
+    whole = FusePlan(
+        fusions=(),
+        constants=constants.find_constants(captured, model),
+        dead=constants.find_dead(captured, model),
+    )
+    if _keeps(model, inputs, whole, seed):
+        return whole
+    good, left = FusePlan(fusions=()), []
+    for constant in whole.constants:
+        more = replace(good, constants=(*good.constants, constant))
+        good, fits = (more, True) if _keeps(model, inputs, more, seed) else (good, False)
+        left += [] if fits else [Skipped(constant.layer, "its weight as a constant changes the outputs")]
+    for name in whole.dead:
+        more = replace(good, dead=(*good.dead, name))
+        good, fits = (more, True) if _keeps(model, inputs, more, seed) else (good, False)
+        left += [] if fits else [Skipped(name, "the model's own code needs it")]
+    return replace(good, skipped=tuple(left))
+
+
 def _candidates(captured: Captured, model: nn.Module) -> Iterator[tuple[Fusion, str | None, str]]:
     """Pairs by data flow, with the reason against them, and the source line."""
     named = {node: name for node in captured.graph.nodes if (name := _layer(captured, model, node))}
     for node, name in named.items():
-        before = _before(node) if packet(node) in _LINEAR else None
+        before, flat = _before(node) if packet(node) in _LINEAR else (None, False)
         if before is not None and before in named:
-            yield _chain(model, named[before], name, before, node, captured)
+            yield _chain(model, named[before], name, before, node, captured, flat)
     for node, name in named.items():
         root = _sum_of(node)
         for other, second in named.items():
@@ -140,14 +176,27 @@ def _layer(captured: Captured, model: nn.Module, node: fx.Node) -> str | None:
     return name
 
 
-def _before(node: fx.Node) -> fx.Node | None:
-    """What a layer reads, through operations that do nothing; ``None`` where others read it too."""
-    source = bound(node)["input"]
+def _before(node: fx.Node) -> tuple[fx.Node | None, bool]:
+    """What a layer reads, through operations that do nothing, and whether an image is laid flat on the way.
+
+    ``None`` where others read it too.
+    """
+    source, flat = bound(node)["input"], False
     while isinstance(source, fx.Node) and len(source.users) == 1:
-        if source.op != "call_function" or packet(source) not in _IDLE:
-            return source
-        source = source.args[0]
-    return None
+        if source.op != "call_function":
+            break
+        inner = source.args[0]
+        lies = packet(source) in _FLATTENING and isinstance(inner, fx.Node) and _flattens(source, inner)
+        if packet(source) not in _IDLE and not lies:
+            return source, flat
+        source, flat = inner, flat or lies
+    return None, False
+
+
+def _flattens(node: fx.Node, source: fx.Node) -> bool:
+    """``(n, c, *space)`` to ``(n, c * positions)``."""
+    given, made = shape_of(source), shape_of(node)
+    return len(given) > 2 and made == (given[0], prod(given[1:]))
 
 
 def _sum_of(node: fx.Node) -> fx.Node | None:
@@ -164,16 +213,20 @@ def _sum_of(node: fx.Node) -> fx.Node | None:
 
 
 def _chain(
-    model: nn.Module, first: str, second: str, before: fx.Node, node: fx.Node, captured: Captured
+    model: nn.Module, first: str, second: str, before: fx.Node, node: fx.Node, captured: Captured, flat: bool
 ) -> tuple[Fusion, str | None, str]:
     one, two = model.get_submodule(first), model.get_submodule(second)
-    why = compose.refuses(one, two)
+    flat = flat and isinstance(one, compose.CONVOLUTIONS)
+    between = _space(one, before) if flat else ()
+    reader = compose.as_kernel(two, one, between) if flat and isinstance(two, nn.Linear) else two
+    why = compose.refuses(one, reader)
     after = 0
     space = _space(two, node)
     if why is None:
-        after = compose.macs(compose.joined(one, two), space)
+        after = compose.macs(compose.joined(one, reader), space)
     total = compose.macs(one, _space(one, before)) + compose.macs(two, space)
-    found = Fusion(first=first, second=second, macs_before=total, macs_after=after)
+    found = Fusion(first=first, second=second, kind="flat" if flat else "chain", space=between,
+                   macs_before=total, macs_after=after)  # fmt: skip
     return found, why, captured.source(node)
 
 
@@ -202,22 +255,25 @@ def _parallel(
     return found, why, captured.source(node)
 
 
-@torch.no_grad()
 def _tried(model: nn.Module, inputs: tuple[Tensor, ...], fusion: Fusion, seed: int) -> Fusion | None:
     """The fusion in the form that keeps the outputs, ``None`` where none does."""
+    forms = [fusion] if fusion.kind != "parallel" else [fusion, replace(fusion, whole=True)]
+    fitting = (form for form in forms if _keeps(model, inputs, FusePlan(fusions=(form,)), seed))
+    return next(fitting, None)
+
+
+@torch.no_grad()
+def _keeps(model: nn.Module, inputs: tuple[Tensor, ...], plan: FusePlan, seed: int) -> bool:
+    """Whether a plan keeps the outputs on random inputs."""
     draw = torch.Generator().manual_seed(seed)
     tried = tuple(torch.randn(x.shape, generator=draw).to(x) if x.is_floating_point() else x for x in inputs)
-    forms = [fusion] if fusion.kind == "chain" else [fusion, replace(fusion, whole=True)]
     with evaluating(model):
         wanted = model(*(x.clone() for x in tried))
-        for form in forms:
-            try:
-                found = apply_fusions(model, FusePlan(fusions=(form,)))(*(x.clone() for x in tried))
-            except (RuntimeError, AttributeError, TypeError):
-                continue
-            if _near(found, wanted):
-                return form
-    return None
+        try:
+            found = apply_fusions(model, plan)(*(x.clone() for x in tried))
+        except (RuntimeError, AttributeError, TypeError, BadArgument):
+            return False
+    return _near(found, wanted)
 
 
 def _near(found: object, wanted: object) -> bool:

@@ -18,8 +18,11 @@ from .decompose_plan import Factored as Factored
 from .files import atomic_bytes as atomic_bytes
 from .files import atomic_write as atomic_write
 from .files import sha256 as sha256
+from .fold_plan import FoldMove as FoldMove
 from .fold_plan import FoldPair as FoldPair
+from .fold_plan import FoldPart as FoldPart
 from .fold_plan import FoldPlan as FoldPlan
+from .fuse_plan import ConstantWeight as ConstantWeight
 from .fuse_plan import FusePlan as FusePlan
 from .fuse_plan import Fusion as Fusion
 from .json import from_json as from_json

@@ -175,12 +175,13 @@ def _masking_adds_up(plan: MaskPlan, before: nn.Module, after: nn.Module, inputs
 
 def _folding_adds_up(plan: FoldPlan, before: nn.Module, after: nn.Module, inputs: Inputs) -> None:
     norms = {name for name, module in before.named_modules() if isinstance(module, _BATCH_NORMS)}
-    folded = [pair.norm for pair in plan.pairs]
+    folded = plan.norms
     skipped = [entry.where for entry in plan.skipped]
     assert len(set(folded)) == len(folded)
     assert norms <= {*folded, *skipped}
+    for name in folded:
+        assert isinstance(after.get_submodule(name), nn.Identity), name
     for pair in plan.pairs:
-        assert isinstance(after.get_submodule(pair.norm), nn.Identity), pair.norm
         assert after.get_submodule(pair.layer).bias is not None, pair.layer
     with torch.no_grad():
         assert_close(after.eval()(*inputs), evaluated(before, inputs), tolerance=1e-4)

@@ -18,6 +18,8 @@ class FoldStep(Step):
     """Fold batch norm into convolutions and linear layers, exactly."""
 
     step: Literal["fold"] = "fold"
+    everywhere: bool = True
+    """Also norms that do not stand right behind a layer: through sums, concatenations, means and the like."""
 
     def run(self, state: State, bench: Bench) -> Outcome:
         """Plan and apply the folds on ``state.model``."""
@@ -25,13 +27,13 @@ class FoldStep(Step):
 
         from ..state import Change, Outcome
 
-        plan = fold.plan(state.model, bench.inputs)
+        plan = fold.plan(state.model, bench.inputs, everywhere=self.everywhere, seed=bench.seed)
         model = fold.apply(state.model, plan)
         data = to_plain(plan)
         return Outcome(
             state=state.changed(model, Change(kind="fold", plan=data)),
-            summary=f"{len(plan.pairs)} batch norms folded, {len(plan.skipped)} left",
-            detail={"folded": len(plan.pairs)},
+            summary=f"{len(plan.norms)} batch norms folded, {len(plan.skipped)} left",
+            detail={"folded": len(plan.norms)},
             skips=plan.skipped,
         )
 

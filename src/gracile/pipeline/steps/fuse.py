@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 
 class FuseStep(Step):
-    """Fuse layers in a row, and layers that read the same and are added, exactly."""
+    """Fuse layers in a row, and layers that read the same and are added, exactly.
+
+    Weights that layers compute from parameters alone become parameters, and modules that never run go.
+    """
 
     step: Literal["fuse"] = "fuse"
     always: bool = False
@@ -41,7 +44,11 @@ class FuseStep(Step):
             state=state.changed(model, Change(kind=self.step, plan=to_plain(plan))),
             summary=f"{len(plan.fusions)} fusions, multiply-adds {count_text(before.macs)} -> "
             f"{count_text(after.macs)}, parameters {count_text(before.params)} -> {count_text(after.params)}",
-            detail={"fusions": [f"{f.first} + {f.second}" for f in plan.fusions]},
+            detail={
+                "fusions": [f"{f.first} + {f.second}" for f in plan.fusions],
+                "constants": [constant.layer for constant in plan.constants],
+                "dead": list(plan.dead),
+            },
             skips=plan.skipped,
         )
 
