@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from . import export as export
     from . import fold as fold
     from . import graph as graph
+    from . import joint as joint
     from . import measure as measure
     from . import nn as nn
     from . import observe as observe
@@ -38,7 +39,7 @@ except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0+unknown"
 
 _PARTS = (
-    "data", "decompose", "errors", "export", "fold", "graph", "measure", "nn", "observe", "pack",
+    "data", "decompose", "errors", "export", "fold", "graph", "joint", "measure", "nn", "observe", "pack",
     "pipeline", "prune", "quantize", "records", "report", "surgery", "targets", "testing", "tune", "zoo",
 )  # fmt: skip
 

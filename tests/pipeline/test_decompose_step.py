@@ -89,11 +89,27 @@ def test_layers_that_do_not_get_faster_are_left_dense(bench: Bench, monkeypatch:
     assert graph.cost(outcome.state.model, bench.inputs) == graph.cost(model, bench.inputs)
 
 
+def test_a_budget_in_milliseconds_times_layers(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def timer(*one: Any) -> tuple[float, float]:
+        return tuple(float(sum(p.numel() for p in m.parameters())) for m in one[1:3])  # type: ignore[return-value]
+
+    monkeypatch.setattr(latency, "layer_timer", lambda *args, **kw: timer)
+    model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(128, 10))
+    step = DecomposeStep.model_validate(
+        {"step": "decompose", "budget": {"milliseconds": 0.5}, "leave": [], "calibration": 4,
+         "importance": "equal", "pays": "macs"}
+    )  # fmt: skip
+    assert step.budget.value() == decompose.Milliseconds(fraction_kept=0.5)
+    layers = step.run(State(model=model.eval()), bench).detail["layers"]
+    assert layers
+    assert all(one["milliseconds"][1] < one["milliseconds"][0] for one in layers)
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
         ({"budget": {}}, "one of macs, params, bytes, energy"),
-        ({"budget": {"macs": 0.5, "params": 0.5}}, "one of macs, params, bytes, energy"),
+        ({"budget": {"macs": 0.5, "params": 0.5}}, "one of macs, params, bytes, energy, milliseconds"),
         ({"budget": {"macs": 0.5, "weight_bits": 8}}, "belongs to a budget in bytes"),
     ],
 )

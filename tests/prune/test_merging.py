@@ -109,3 +109,54 @@ def test_bad_arguments_are_refused(residual, inputs) -> None:
     for bad in ({"tolerance": -1.0}, {"round_to": 0}):
         with pytest.raises(BadArgument, match="a tolerance of at least 0"):
             prune.merge(residual, inputs, **bad)
+
+
+class OptionA(nn.Module):
+    """Two trunks of one residual network: an identity shortcut, then one that strides and pads channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(2, 6, 3, padding=1)
+        self.one, self.two = nn.Conv2d(6, 7, 3, padding=1), nn.Conv2d(7, 6, 3, padding=1)
+        self.down, self.up = nn.Conv2d(6, 7, 3, stride=2, padding=1), nn.Conv2d(7, 10, 3, padding=1)
+        self.side, self.head = nn.Conv2d(10, 10, 1), nn.Linear(10, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x).relu()
+        x = (x + self.two(self.one(x).relu())).relu()
+        padded = nn.functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 2, 2))
+        x = (padded + self.up(self.down(x).relu())).relu()
+        x = (x + self.side(x)).relu()
+        return self.head(x.mean((2, 3)))
+
+
+def test_a_trunk_merges_only_where_every_branch_that_writes_it_agrees() -> None:
+    torch.manual_seed(0)
+    model, inputs = OptionA().eval(), (torch.zeros(1, 2, 8, 8),)
+    trunk = next(g for g in trace(capture(model, inputs)).groups if g.name == "stem")
+    assert {slot.param for slot in trunk.writers} == {
+        f"{name}.{part}" for name in ("stem", "two", "up", "side") for part in ("weight",)
+    }
+    x = torch.randn(4, 2, 8, 8)
+    with torch.no_grad():  # equal in the stem alone: one branch tells the two apart
+        model.stem.weight[2], model.stem.bias[2] = model.stem.weight[0], model.stem.bias[0]
+    assert prune.merge(model, inputs, leave=()).clusters == {}
+    with torch.no_grad():
+        model.two.weight[2], model.two.bias[2] = model.two.weight[0], model.two.bias[0]
+        for conv in (model.up, model.side):  # the padded shortcut moves the trunk by two channels
+            conv.weight[4], conv.bias[4] = conv.weight[2], conv.bias[2]
+    merged = prune.merge(model, inputs, leave=())
+    assert merged.clusters == {"stem": ((0, 2),)}
+    assert merged.proof.passed
+    assert merged.proof.effect > 1e-3
+    assert merged.model.up.weight.shape == (9, 7, 3, 3)
+    assert merged.model.side.weight.shape == (9, 9, 1, 1)
+    torch.testing.assert_close(merged.model(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+def test_the_proof_of_near_channels_is_of_their_means(residual, inputs) -> None:
+    merged = prune.merge(residual, inputs, budget=prune.Macs(fraction_kept=0.7))
+    assert merged.proof.passed
+    assert merged.proof.error < 1e-9
+    assert merged.proof.effect > 1e-3
+    assert "clusters" in merged.proof.detail

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gracile import decompose, fold, prune, quantize, surgery
+from gracile import decompose, fold, joint, prune, quantize, surgery
 from gracile.errors import CaptureError
 from gracile.prune.budgets import Budget
 from gracile.records import GroupPlan, PrunePlan
@@ -165,6 +165,16 @@ def decompose_with(form: decompose.Form, *, data: bool = False) -> Technique:
     return run
 
 
+def joining(model: nn.Module, inputs: Inputs, seed: int) -> Outcome:
+    """Prune and factor, half of the saving each."""
+    plan = joint.plan(
+        model, inputs, budget=prune.Macs(fraction_kept=0.75), calibration=images(inputs), shares=(0.5,),
+        forms=(decompose.SVD(),), leave=("last",), importance={}, seed=seed,
+    )  # fmt: skip
+    small = joint.apply(model, plan, inputs=inputs, calibration=images(inputs), seed=seed)
+    return Outcome(model=small, plan=plan)
+
+
 def share_with(bits: int, data: bool) -> Technique:
     """Give weights a few shared values."""
 
@@ -201,6 +211,7 @@ TECHNIQUES: dict[str, Technique] = {
     "fold": folding,
     **{f"form {name}": decompose_with(form) for name, form in decompose.BY_NAME.items()},
     "form svd with data": decompose_with(decompose.SVD(), data=True),
+    "joint": joining,
     "codebook": share_with(4, data=False),
     "codebook with images": share_with(2, data=True),
     **{f"scheme {name}": quantize_with(scheme) for name, scheme in SCHEMES.items()},
@@ -221,6 +232,7 @@ NETWORKS = {
     "form svd": ("residual", "concat", "attention", "sequence", "volume"),
     "form tucker": ("residual", "sequence"),
     "form svd with data": ("residual", "attention"),
+    "joint": ("residual", "depthwise", "attention"),
     "data free": ("plain", "residual", "depthwise"),
     "scheme mse": ("residual", "concat", "depthwise"),
     "scheme rounding blocks": ("residual", "concat", "attention"),

@@ -18,3 +18,4 @@ from .planning import FORMS as FORMS
 from .planning import Energy as Energy
 from .planning import plan as plan
 from .sensitivity import sensitivity as sensitivity
+from .timing import Milliseconds as Milliseconds

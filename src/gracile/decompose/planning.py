@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import prod
 
-import torch
 from torch import Tensor, nn
 
 from gracile.errors import BadArgument, BudgetError
@@ -14,13 +12,12 @@ from gracile.graph import cost
 from gracile.nn.attach import parts_of
 from gracile.records import Bytes, Cost, DecomposePlan, Factored, Macs, Params, Skipped
 
-from .forms import SVD, Form, Space, Spatial, Tucker
-from .forms.refine import output_error
+from .forms import SVD, Form, Spatial, Tucker
+from .options import Option, Timer, options_of
 from .survey import Seen, survey
+from .timing import Milliseconds, milliseconds_of, time_of, timed
 
 FORMS: tuple[Form, ...] = (SVD(), Spatial(), Tucker())
-Timer = Callable[[str, nn.Module, nn.Module, tuple[int, ...]], tuple[float, float]]
-"""Layer name, the layer, what would stand for it, shape of one input: milliseconds of both."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,22 +34,11 @@ class Energy:
             raise BadArgument("kept", wanted="a share above 0 and below 1", found=f"{self.kept=}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Option:
-    """One way to write one layer, and what it costs; ``form`` is ``None`` for the layer as it is."""
-
-    form: Form | None
-    ranks: tuple[int, ...]
-    error: float
-    macs: int
-    params: int
-
-
 def plan(
     model: nn.Module,
     inputs: tuple[Tensor, ...],
     *,
-    budget: Energy | Macs | Params | Bytes,
+    budget: Energy | Macs | Params | Bytes | Milliseconds,
     forms: Sequence[Form] = FORMS,
     calibration: Iterable[Tensor | tuple[Tensor, ...]] | Tensor | None = None,
     importance: Mapping[str, float] | None = None,
@@ -69,7 +55,7 @@ def plan(
     Args:
         model: Any model that ``torch.export`` captures (its costs are counted on the graph).
         inputs: Example inputs; one image, so that costs are those of one image.
-        budget: What may stay, or the energy to keep.
+        budget: What may stay, or the energy to keep; :class:`Milliseconds` needs a ``timer``.
         forms: Ways to factor that may be chosen.
         calibration: Unlabelled inputs: errors are then those of outputs. Without, those of weights.
         importance: Weight of a layer's error; default 1. :func:`gracile.decompose.sensitivity` measures it.
@@ -97,49 +83,23 @@ def plan(
     out = {skip.where for skip in skipped}
     options = {name: options_of(one, forms) for name, one in seen.items() if name not in out}
     times: dict[str, tuple[float, ...]] = {}
+    if isinstance(budget, Milliseconds):
+        options, slow = timed(options, seen, timer)
+        skipped += slow
     while True:
         chosen = _choose(options, budget, importance or {}, whole)
-        slower = _slower(chosen, seen, times, timer)
+        slower = {} if isinstance(budget, Milliseconds) else _slower(chosen, seen, times, timer)
         if not slower:
             break
         for name, (before, after) in slower.items():
             skipped.append(Skipped(name, f"factored it takes {after:.3g} ms instead of {before:.3g}"))
             options[name] = options[name][:1]
+    if isinstance(budget, Milliseconds):
+        times = {name: milliseconds_of(options[name][0], one) for name, one in chosen.items()}
     for name, option in chosen.items():
         if option.form is None and name not in {skip.where for skip in skipped}:
             skipped.append(Skipped(name, "no rank that pays was needed, or none is cheaper than the layer"))
     return _made(chosen, seen, options, times, skipped, whole, budget, with_data=data is not None)
-
-
-def options_of(seen: Seen, forms: Sequence[Form]) -> list[Option]:
-    """The layer as it is, and all cheaper ways to write it that no other beats in both error and cost."""
-    weight = seen.layer.get_parameter("weight").detach()
-    shape = tuple(weight.shape)
-    dense = Option(form=None, ranks=(), error=0.0, macs=_dense_macs(shape, seen), params=prod(shape))
-    found = []
-    with torch.no_grad():
-        for form in forms:
-            if form.refuses(seen.layer) is not None:
-                continue
-            for ranks in form.ranks(shape):
-                macs = seen.calls * form.macs(shape, ranks, seen.space)
-                params = macs_params(form, shape, ranks)
-                if macs >= dense.macs and params >= dense.params:
-                    continue
-                factors = form.factor(weight, ranks, seen.covariance if isinstance(form, SVD) else None)
-                error = float(output_error(weight.double(), form.dense(factors).double(), seen.covariance))
-                found.append(Option(form=form, ranks=ranks, error=error, macs=macs, params=params))
-    return [dense, *found]
-
-
-def macs_params(form: Form, shape: Sequence[int], ranks: Sequence[int]) -> int:
-    """Weights of what stands for a layer: its multiply-adds at one position everywhere."""
-    one = (1,) * (len(shape) - 2)
-    return form.macs(shape, ranks, Space(read=one, given=one))
-
-
-def _dense_macs(shape: Sequence[int], seen: Seen) -> int:
-    return seen.calls * prod(shape) * prod(seen.space.given)
 
 
 def refused(
@@ -180,13 +140,18 @@ def _shared(model: nn.Module) -> set[str]:
 
 def _choose(
     options: Mapping[str, list[Option]],
-    budget: Energy | Macs | Params | Bytes,
+    budget: Energy | Macs | Params | Bytes | Milliseconds,
     importance: Mapping[str, float],
     whole: Cost,
 ) -> dict[str, Option]:
     if isinstance(budget, Energy):
         return {name: _by_energy(choices, budget.kept) for name, choices in options.items()}
-    measure, limit, total = _limit(budget, whole)
+    measure: Callable[[Option], int] = _nanoseconds
+    if isinstance(budget, Milliseconds):
+        total = sum(choices[0].nanoseconds for choices in options.values())
+        limit = int(budget.fraction_kept * total)
+    else:
+        measure, limit, total = _limit(budget, whole)
     spare = limit - total  # what the chosen options must save, below zero
     costs = {name: [measure(o) - measure(choices[0]) for o in choices] for name, choices in options.items()}
     least = sum(min(each) for each in costs.values())
@@ -214,13 +179,18 @@ def _limit(budget: Macs | Params | Bytes, whole: Cost) -> tuple[Callable[[Option
     if isinstance(budget, Macs):
         return (lambda o: o.macs), int(budget.fraction_kept * whole.macs), whole.macs
     if isinstance(budget, Params):
-        return (lambda o: o.params), int(budget.fraction_kept * whole.params), whole.params
+        return (lambda o: o.params + o.biases), int(budget.fraction_kept * whole.params), whole.params
     bits = budget.weight_bits
-    return (lambda o: -(-o.params * bits // 8)), budget.at_most, budget.of(whole)
+    return (lambda o: -(-o.params * bits // 8) + 4 * o.biases), budget.at_most, budget.of(whole)
 
 
-def _unit(budget: Macs | Params | Bytes) -> str:
-    return {Macs: "multiply-adds", Params: "parameters", Bytes: "bytes"}[type(budget)]
+def _nanoseconds(option: Option) -> int:
+    return option.nanoseconds
+
+
+def _unit(budget: Macs | Params | Bytes | Milliseconds) -> str:
+    names = {Macs: "multiply-adds", Params: "parameters", Bytes: "bytes", Milliseconds: "nanoseconds"}
+    return names[type(budget)]
 
 
 def _priced(errors: Mapping[str, list[float]], costs: Mapping[str, list[int]], spare: int) -> dict[str, int]:
@@ -281,12 +251,7 @@ def _slower(
     for name, option in chosen.items():
         if option.form is None:
             continue
-        layer = seen[name].layer
-        weight = layer.get_parameter("weight").detach()
-        small = option.form.build(layer, option.form.factor(weight, option.ranks))
-        read = seen[name].space.read
-        shape = (*read, weight.shape[1]) if isinstance(layer, nn.Linear) else (weight.shape[1], *read)
-        times[name] = timer(name, layer, small, shape)
+        times[name] = time_of(seen[name], option, timer)
         if times[name][1] >= times[name][0]:
             slower[name] = times[name]
     return slower
@@ -299,7 +264,7 @@ def _made(
     times: Mapping[str, tuple[float, ...]],
     skipped: list[Skipped],
     whole: Cost,
-    budget: Energy | Macs | Params | Bytes,
+    budget: Energy | Macs | Params | Bytes | Milliseconds,
     *,
     with_data: bool,
 ) -> DecomposePlan:
@@ -317,7 +282,7 @@ def _made(
                 macs_before=dense.macs,
                 macs_after=option.macs,
                 params_before=dense.params,
-                params_after=option.params,
+                params_after=option.params + option.biases,
                 milliseconds=times.get(name, ()),
             )
         )

@@ -17,10 +17,12 @@ from gracile.observe import divergence, outputs
 
 from .applying import put
 from .forms import Form
-from .planning import FORMS, Option, options_of, refused
+from .options import Option, options_of
+from .planning import FORMS, refused
 from .survey import batches_of, survey
 
 AT = 0.5  # share of a layer's multiply-adds at which it is tried
+LEAST_ERROR = 1e-3  # below it the outputs move by rounding errors alone
 
 
 def sensitivity(
@@ -36,8 +38,8 @@ def sensitivity(
     """Divergence of the outputs for a unit of each layer's relative error, the other layers whole.
 
     Every layer is replaced alone by the option with the least error among those that keep at most half of
-    its multiply-adds. With ``D`` the divergence in nats and ``e`` that option's error the importance is ``D
-    / e``; so ``importance * error`` estimates what a layer costs the outputs at any rank.
+    its multiply-adds and are not exact. With ``D`` the divergence in nats and ``e`` that option's error the
+    importance is ``D / e``; so ``importance * error`` estimates what a layer costs the outputs at any rank.
 
     Args:
         model: The model; left as it was.
@@ -74,11 +76,15 @@ def sensitivity(
         small = copy.deepcopy(model)
         weight = one.layer.get_parameter("weight").detach()
         put(small, name, option.form.build(one.layer, option.form.factor(weight, option.ranks)))
-        found[name] = divergence(wanted, outputs(small, first)) / max(option.error, 1e-9)
+        moved = max(divergence(wanted, outputs(small, first)), 0.0)
+        found[name] = moved / max(option.error, 1e-9)
     return found
 
 
 def _tried(options: Sequence[Option]) -> Option | None:
     dense, *others = options
     fit = [o for o in others if o.macs <= AT * dense.macs] or list(others)
-    return min(fit, key=lambda o: o.error, default=None)
+    telling = [o for o in fit if o.error >= LEAST_ERROR] or [o for o in others if o.error >= LEAST_ERROR]
+    if telling:
+        return min(telling, key=lambda o: o.error)
+    return max(fit, key=lambda o: o.error, default=None)

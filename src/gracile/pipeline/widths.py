@@ -6,15 +6,14 @@ than the whole one. What pays is measured on the runtime it is meant for, not as
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from gracile import measure, surgery
 from gracile.errors import BudgetError
-from gracile.prune import Criterion, Scene
-from gracile.prune.criteria.criterion import Scores
+from gracile.prune import Remembered
 from gracile.records import PrunePlan, Speed
 
 from .latency import available
@@ -26,38 +25,6 @@ if TYPE_CHECKING:
     from .steps.prune import Choice, PruneStep
 
 _RUNS = 11
-
-
-@dataclass(frozen=True)
-class Remembered:
-    """A criterion that scores a model once: candidates differ in how many channels stay, not in scores."""
-
-    criterion: Criterion
-    scores: Scores = field(default_factory=dict)
-
-    @property
-    def marginal(self) -> bool:
-        """As the criterion's own."""
-        return self.criterion.marginal
-
-    @property
-    def needs_data(self) -> bool:
-        """As the criterion's own."""
-        return self.criterion.needs_data
-
-    @property
-    def needs_labels(self) -> bool:
-        """As the criterion's own."""
-        return self.criterion.needs_labels
-
-    def __call__(self, scene: Scene) -> Scores:
-        """Score what was not scored before."""
-        if any(group.name not in self.scores for group in scene.groups):
-            self.scores.update(self.criterion(scene))
-        return {group.name: self.scores[group.name] for group in scene.groups}
-
-    def __str__(self) -> str:
-        return str(self.criterion)
 
 
 @dataclass(frozen=True, order=True)

@@ -29,6 +29,7 @@ from .criteria.lp import Lp as Lp
 from .criteria.obd import OBD as OBD
 from .criteria.random import Random as Random
 from .criteria.reconstruction import Reconstruction as Reconstruction
+from .criteria.remembered import Remembered as Remembered
 from .criteria.sensitivity import Sensitivity as Sensitivity
 from .criteria.similarity import Similarity as Similarity
 from .criteria.singe import SInGE as SInGE
@@ -66,6 +67,7 @@ from .names import SCHEDULES as SCHEDULES
 from .planning import plan as plan
 from .repair.constants import Carried as Carried
 from .repair.constants import carry_constants_ as carry_constants_
+from .repair.reconstruct import Projection as Projection
 from .repair.reconstruct import Refit as Refit
 from .repair.reconstruct import reconstruct_ as reconstruct_
 from .training.fresh import fresh as fresh

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from gracile.records import PrunePlan
 
 from .layers import KINDS, Kind
 from .repair.constants import add_, find_constants, hang_
-from .repair.reconstruct import MEMORY_BYTES, reconstruct_
+from .repair.reconstruct import MEMORY_BYTES, Projection, reconstruct_
 from .walk import Calibration, chunks
 
 BATCH = 128
@@ -33,6 +33,7 @@ def apply(
     carry_constants: Carry | bool = "nearest",
     reconstruct: bool | Collection[Kind] = True,
     reestimate_bn: bool = True,
+    project: Mapping[str, Projection] | None = None,
     memory_bytes: int = MEMORY_BYTES,
     seed: int = 0,
 ) -> nn.Module:
@@ -53,6 +54,8 @@ def apply(
         reconstruct: Refit the layers behind removed channels: all kinds, none, or those named (``conv``,
             ``linear``, ``grouped``, ``transposed``).
         reestimate_bn: Estimate batch-norm statistics anew where nothing was refitted.
+        project: By layer name, what a refitted weight is replaced by, see
+            :func:`~gracile.prune.reconstruct_`; needs calibration and ``reconstruct``.
         memory_bytes: Bound on the activations held while refitting.
         seed: Of random inputs and sampled positions.
 
@@ -84,12 +87,12 @@ def apply(
         hang_(small, plan, constants)
     else:
         surgery.apply_(small, plan)
-    if calibration is None or not plan.slices:
+    if calibration is None or not (plan.slices or project):
         return small
     if reconstruct:
         kinds = KINDS if reconstruct is True else reconstruct
         reconstruct_(small, model, plan, calibration, kinds=kinds, reestimate_bn=reestimate_bn,
-                     memory_bytes=memory_bytes, seed=seed)  # fmt: skip
+                     project=project, memory_bytes=memory_bytes, seed=seed)  # fmt: skip
     elif reestimate_bn:
         reestimate_(small, chunks(calibration, BATCH))
     return small

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from gracile import surgery
 from gracile.errors import BadArgument
 from gracile.graph import Group, Provenance, capture, trace
-from gracile.records import PrunePlan, Skipped
+from gracile.records import Proof, PrunePlan, Skipped
 from gracile.surgery.verify import Stage, difference, run
 
 from .allocate import Removed, allocate
@@ -40,11 +40,16 @@ _WHY = "merging equal channels changes the outputs: something counts, normalises
 
 @dataclass(frozen=True, kw_only=True)
 class Merged:
-    """A narrower model, the plan that says which channels went, and which units became one."""
+    """A narrower model, the plan that says which channels went, and which units became one.
+
+    ``proof`` compares the narrow model, before any refit, with the whole one in which every unit has the
+    mean of its cluster.
+    """
 
     model: nn.Module
     plan: PrunePlan
     clusters: Clusters
+    proof: Proof
 
 
 def merge(
@@ -98,7 +103,8 @@ def merge(
     free, left = split_left(provenance.captured, provenance.groups, leave)
     tested = surgery.probe(model, inputs, provenance, seed)
     free = _without(free, tested.skipped)
-    bad = _unmergeable(Stage(model, inputs, seed), provenance, free, tested.choice)
+    stage = Stage(model, inputs, seed)
+    bad = _unmergeable(stage, provenance, free, tested.choice)
     skipped = [*provenance.frozen, *left, *tested.skipped, *bad]
     free = _without(free, bad)
     held = tensors(model)
@@ -113,12 +119,13 @@ def merge(
     plan = write_plan(provenance, _without(free, done.skipped), done, [*skipped, *done.skipped])
     what = f"merging within {tolerance:g}" if budget is None else "merging"
     plan = replace(plan, criterion=what, budget="" if budget is None else str(budget))
-    small = copy.deepcopy(model)
-    merge_(small, [g for g in free if g.name in clusters], clusters)
+    small, chosen = copy.deepcopy(model), [g for g in free if g.name in clusters]
+    merge_(small, chosen, clusters)
     surgery.apply_(small, plan)
+    proof = _proof(stage, chosen, clusters, plan)
     if calibration is not None and plan.slices:
         reconstruct_(small, model, plan, calibration, seed=seed)
-    return Merged(model=small, plan=plan, clusters=clusters)
+    return Merged(model=small, plan=plan, clusters=clusters, proof=proof)
 
 
 def merge_(model: nn.Module, groups: Sequence[Group], clusters: Clusters, *, reads: bool = True) -> None:
@@ -143,6 +150,25 @@ def merge_(model: nn.Module, groups: Sequence[Group], clusters: Clusters, *, rea
                         rows[at[0]] = rows[at].sum(0)
                     else:
                         rows[at] = rows[at].mean(0, keepdim=True).expand_as(rows[at]).clone()
+
+
+def _proof(stage: Stage, groups: Sequence[Group], clusters: Clusters, plan: PrunePlan) -> Proof:
+    """That the narrow model gives what the whole one gives with the means of all clusters in it."""
+    equal, small = copy.deepcopy(stage.model), copy.deepcopy(stage.model)
+    merge_(equal, groups, clusters, reads=False)
+    merge_(small, groups, clusters)
+    wanted = run(equal, stage.inputs)
+    error = difference(run(surgery.apply_(small, plan), stage.inputs), wanted)
+    dropped = run(surgery.apply_(equal, plan), stage.inputs)  # readers that lose what went
+    return Proof(
+        name="channels merged",
+        passed=error <= stage.tolerance,
+        error=error,
+        tolerance=stage.tolerance,
+        effect=difference(dropped, wanted),
+        detail=f"{sum(len(units) for found in clusters.values() for units in found)} channels in "
+        f"{sum(map(len, clusters.values()))} clusters",
+    )
 
 
 def clusters_of(joins: Sequence[Join]) -> tuple[tuple[int, ...], ...]:

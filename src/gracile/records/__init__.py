@@ -25,6 +25,8 @@ from .fold_plan import FoldPlan as FoldPlan
 from .fuse_plan import ConstantWeight as ConstantWeight
 from .fuse_plan import FusePlan as FusePlan
 from .fuse_plan import Fusion as Fusion
+from .joint_plan import JointPlan as JointPlan
+from .joint_plan import JointTrial as JointTrial
 from .json import from_json as from_json
 from .json import from_plain as from_plain
 from .json import to_json as to_json

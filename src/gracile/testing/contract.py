@@ -32,6 +32,7 @@ from gracile.records import (
     CodebookPlan,
     DecomposePlan,
     FoldPlan,
+    JointPlan,
     MaskPlan,
     PrunePlan,
     QuantPlan,
@@ -39,7 +40,7 @@ from gracile.records import (
     to_json,
 )
 
-Plan = PrunePlan | MaskPlan | FoldPlan | QuantPlan | DecomposePlan | CodebookPlan
+Plan = PrunePlan | MaskPlan | FoldPlan | QuantPlan | DecomposePlan | CodebookPlan | JointPlan
 Inputs = tuple[Tensor, ...]
 Case = tuple[nn.Module, Inputs]
 
@@ -133,6 +134,7 @@ def adds_up(plan: Plan, before: nn.Module, after: nn.Module, inputs: Inputs) -> 
         QuantPlan: _quantization_adds_up,
         DecomposePlan: _decomposition_adds_up,
         CodebookPlan: _codebooks_add_up,
+        JointPlan: _joint_adds_up,
     }
     checks[type(plan)](plan, before, after, inputs)
 
@@ -229,13 +231,31 @@ def _decomposition_adds_up(plan: DecomposePlan, before: nn.Module, after: nn.Mod
         assert one.params_before == weight.numel(), one.layer
     costs = graph.cost(before, inputs), graph.cost(after, inputs)
     assert (plan.macs_before, plan.params_before) == (costs[0].macs, costs[0].params)
-    shapes = {name for name, _ in before.named_parameters()}
-    given = sum(  # a bias may be given that was not there, to keep the mean
+    assert (plan.macs_after, plan.params_after) == (costs[1].macs, costs[1].params)
+
+
+def _joint_adds_up(plan: JointPlan, before: nn.Module, after: nn.Module, inputs: Inputs) -> None:
+    factored = {one.layer: one for one in plan.decompose.layers}
+    kept = {part.param: len(part.keep) for part in plan.prune.slices if part.axis == 0}
+    for name in factored:
+        made = after.get_submodule(name)
+        assert isinstance(made, nn.Sequential), name
+        outputs = made[-1].weight
+        assert isinstance(outputs, Tensor)
+        whole = before.get_parameter(f"{name}.weight")
+        assert len(outputs) == kept.get(f"{name}.weight", len(whole)), name
+    assert plan.prune.macs_after == plan.decompose.macs_before
+    costs = graph.cost(before, inputs), graph.cost(after, inputs)
+    assert (plan.macs_before, plan.params_before) == (costs[0].macs, costs[0].params)
+    assert plan.macs_after == costs[1].macs
+    # A carried constant may give a layer a bias that it had not.
+    added = sum(
         tensor.numel()
         for name, tensor in after.named_parameters()
-        if name.endswith(".bias") and name not in shapes and f"{name.rsplit('.', 2)[0]}.bias" not in shapes
-    )
-    assert (plan.macs_after, plan.params_after) == (costs[1].macs, costs[1].params - given)
+        if name.endswith(".bias") and name.rsplit(".", 2)[0] not in factored
+        and not any(name == own for own, _ in before.named_parameters())
+    )  # fmt: skip
+    assert plan.params_after in (costs[1].params, costs[1].params - added)
 
 
 def _codebooks_add_up(plan: CodebookPlan, before: nn.Module, after: nn.Module, inputs: Inputs) -> None:

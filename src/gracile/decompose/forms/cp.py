@@ -5,9 +5,10 @@ fine-tuned CP-decomposition", ICLR 2015, arXiv 1412.6553, section 3; degenerate 
 against one another until fine-tuning fails, are the subject of Phan et al., "Stable low-rank tensor
 decomposition for compression of convolutional neural network", ECCV 2020, arXiv 2008.05441.
 
-``W[o, i, a, b] ~ sum_r O[o, r] I[i, r] A[a, r] B[b, r]``. Where we differ: the start is the best Tucker-2
-compression with its leading vectors (no random draw), alternating least squares are damped, columns are
-balanced to equal norms after each turn, and the last refinement pays for the factors' size.
+``W[o, i, a, b] ~ sum_r O[o, r] I[i, r] A[a, r] B[b, r]``. Where we differ: the start is the largest terms
+of nested singular value decompositions, which are orthogonal (no random draw), alternating least squares are
+damped, columns are balanced to equal norms after each turn, and the last refinement pays for the factors'
+size.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class CP:
         """``O (out, r)``, ``I (in, r)`` and ``(k, r)`` for each axis of the kernel."""
         w = weight.detach().double()
         modes = [w.movedim(axis, 0).flatten(1) for axis in range(w.dim())]
-        factors = [_start(mode, ranks[0]) for mode in modes]
+        factors = _start(w, ranks[0])
         for _ in range(_TURNS):
             for axis, mode in enumerate(modes):
                 others = [f for i, f in enumerate(factors) if i != axis]
@@ -116,16 +117,32 @@ class CP:
         return with_bias([*parts, convolution(layer, outs[tail])], layer)
 
 
-def _start(mode: Tensor, rank: int) -> Tensor:
-    """Leading left singular vectors; beyond them, rotations of these, so that no column is random or zero."""
-    _, vectors = torch.linalg.eigh(mode @ mode.T)
-    leading = vectors.flip(1)
-    size = leading.shape[1]
-    angles = torch.arange(rank, dtype=mode.dtype, device=mode.device)
-    columns = [leading[:, r % size] for r in range(rank)]
-    shifted = [leading[:, (r + 1 + r // size) % size] for r in range(rank)]
-    turn = torch.where(angles < size, 0.0, 1.0 + angles / size)
-    return torch.stack(columns, 1) * torch.cos(turn) + torch.stack(shifted, 1) * torch.sin(turn)
+def _start(weight: Tensor, rank: int) -> list[Tensor]:
+    """The largest of the orthogonal rank-1 terms that nested singular value decompositions give.
+
+    ``W = sum_i s_i u_i v_i'``, each ``v_i`` again, axis after axis. All terms together are the weight, none
+    cancels another, and where there are too few they are taken again.
+    """
+    terms = _terms(weight, rank)
+    chosen = [terms[i % len(terms)] for i in range(rank)]
+    share = 1.0 / weight.dim()
+    return [
+        torch.stack([size**share * vectors[axis] for size, vectors in chosen], 1)
+        for axis in range(weight.dim())
+    ]
+
+
+def _terms(tensor: Tensor, most: int) -> list[tuple[float, list[Tensor]]]:
+    """Sizes and unit vectors of the largest terms, falling."""
+    if tensor.dim() == 1:
+        size = tensor.norm().clamp(min=1e-30)
+        return [(float(size), [tensor / size])]
+    left, values, right = torch.linalg.svd(tensor.flatten(1), full_matrices=False)
+    found = []
+    for i, value in enumerate(values[:most].tolist()):
+        inner = _terms(right[i].reshape(tensor.shape[1:]), most)
+        found += [(value * size, [left[:, i], *vectors]) for size, vectors in inner]
+    return sorted(found, key=lambda term: -term[0])[:most]
 
 
 def _khatri_rao(factors: list[Tensor]) -> Tensor:

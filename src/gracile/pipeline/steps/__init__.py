@@ -14,6 +14,8 @@ from .decompose import DecomposeStep as DecomposeStep
 from .export import ExportStep as ExportStep
 from .fold import FoldStep as FoldStep
 from .fuse import FuseStep as FuseStep
+from .joint import JointStep as JointStep
+from .merge import MergeStep as MergeStep
 from .pack import PackStep as PackStep
 from .prune import PruneStep as PruneStep
 from .prune_depth import PruneDepthStep as PruneDepthStep
@@ -28,6 +30,8 @@ STEPS: dict[str, type[Step]] = {
     "prune": PruneStep,
     "prune_depth": PruneDepthStep,
     "decompose": DecomposeStep,
+    "joint": JointStep,
+    "merge": MergeStep,
     "sparsify": SparsifyStep,
     "tune": TuneStep,
     "fold": FoldStep,

@@ -14,7 +14,7 @@ from ..schema import Part, Step
 if TYPE_CHECKING:
     from torch import nn
 
-    from gracile.decompose import Bytes, Energy, Macs, Params
+    from gracile.decompose import Bytes, Energy, Macs, Milliseconds, Params
 
     from ..state import Bench, Outcome, State
 
@@ -32,17 +32,21 @@ class RanksPart(Part):
     """With ``bytes``: what a weight will be stored in; default 32."""
     energy: float | None = Field(default=None, gt=0, lt=1)
     """Share of each layer's output energy to keep."""
+    milliseconds: float | None = Field(default=None, gt=0, le=1)
+    """Share of the time of all layers that can be factored to keep, measured in ``measure_on``."""
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
         given = [name for name, value in self if value is not None and name != "weight_bits"]
         if len(given) != 1:
-            raise ValueError(f"one of macs, params, bytes, energy (given: {', '.join(given) or 'none'})")
+            raise ValueError(
+                f"one of macs, params, bytes, energy, milliseconds (given: {', '.join(given) or 'none'})"
+            )
         if self.weight_bits is not None and self.bytes is None:
             raise ValueError("weight_bits belongs to a budget in bytes")
         return self
 
-    def value(self) -> Energy | Macs | Params | Bytes:
+    def value(self) -> Energy | Macs | Params | Bytes | Milliseconds:
         """The budget as the library's own object."""
         from gracile import decompose
 
@@ -52,6 +56,8 @@ class RanksPart(Part):
             return decompose.Params(fraction_kept=self.params)
         if self.bytes is not None:
             return decompose.Bytes(at_most=self.bytes, weight_bits=self.weight_bits or 32)
+        if self.milliseconds is not None:
+            return decompose.Milliseconds(fraction_kept=self.milliseconds)
         assert self.energy is not None
         return decompose.Energy(kept=self.energy)
 
@@ -112,7 +118,7 @@ class DecomposeStep(Step):
             )
         bench.tick("choosing ranks", 1, 4)
         timer = None
-        if self.pays == "milliseconds":
+        if self.pays == "milliseconds" or self.budget.milliseconds is not None:
             timer = layer_timer(
                 bench, runtime=self.measure_on, batch=self.measure_batch, int8=self.measure_as == "int8"
             )

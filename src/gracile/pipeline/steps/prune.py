@@ -223,10 +223,11 @@ class PruneStep(Step):
 
     def plan_in_time(self, state: State, bench: Bench) -> tuple[PrunePlan, LatencyTable]:
         """Measure what widths cost, and choose among them."""
-        from ..latency import width_times
-        from ..widths import Remembered
+        from gracile import prune
 
-        criterion = Remembered(self.scorer(bench))
+        from ..latency import width_times
+
+        criterion = prune.Remembered(self.scorer(bench))
         table = width_times(
             state,
             bench,

@@ -7,6 +7,7 @@ from torch import Tensor
 
 RIDGE = 1e-4
 PER_COLUMN = 0.1
+SMALLEST = 1e-20  # inputs that are zero on all calibration data are still pulled
 
 
 def ridge_of(xx: Tensor, rows: int, ridge: float = RIDGE, per_column: float = PER_COLUMN) -> Tensor:
@@ -21,7 +22,8 @@ def ridge_of(xx: Tensor, rows: int, ridge: float = RIDGE, per_column: float = PE
         per_column: Added strength with as many columns as rows.
     """
     columns = xx.shape[0] - 1
-    return xx.diagonal()[:-1].mean() * (ridge + per_column * columns / max(rows, 1))
+    mean = xx.diagonal()[:-1].mean().clamp_min(SMALLEST)
+    return mean * (ridge + per_column * columns / max(rows, 1))
 
 
 def fit(xx: Tensor, xy: Tensor, towards: Tensor, pull: Tensor | float, *, intercept: bool = True) -> Tensor:

@@ -13,7 +13,7 @@ inputs that it will really see.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,6 +43,9 @@ _OVER_CHANNELS = {
         "softmax",
     )
 }
+Projection = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""A fitted weight ``(out, in, *kernel)``, the moments ``(in * taps, in * taps)`` of what one output reads and
+what the error of each output weighs ``(out,)`` to the weight that takes its place, all in float64."""
 SMALLEST_SCALE = 1e-3  # of a norm's largest scale: below it the target is not divided by the scale
 
 
@@ -64,6 +67,7 @@ def reconstruct_(
     *,
     kinds: Collection[Kind] = KINDS,
     reestimate_bn: bool = True,
+    project: Mapping[str, Projection] | None = None,
     memory_bytes: int = MEMORY_BYTES,
     seed: int = 0,
 ) -> tuple[Refit, ...]:
@@ -78,6 +82,8 @@ def reconstruct_(
         reestimate_bn: Correct the statistics of batch norms that follow no refitted layer as they are
             reached: by the difference of means and the ratio of variances that
             the two networks show on the calibration data.
+        project: By layer name, what the fitted weight is replaced by, as one of low rank; intercepts follow,
+            and all layers behind are fitted to what it gives. Layers in groups are not projected.
         memory_bytes: Bound on the activations held; of more images than fit, the first are used.
         seed: Of the positions that are sampled in large feature maps.
 
@@ -96,7 +102,8 @@ def reconstruct_(
     batches = chunks(calibration, BATCH)
     peak = cost(original, tuple(x[:1] for x in batches[0])).peak_activation_bytes
     fits = max(1, memory_bytes // (2 * max(peak, 1) * len(batches[0][0])))
-    return _Lockstep(small, original, plan, batches[:fits], kinds, reestimate_bn, seed).run()
+    lockstep = _Lockstep(small, original, plan, batches[:fits], kinds, reestimate_bn, project or {}, seed)
+    return lockstep.run()
 
 
 class _Lockstep:
@@ -110,9 +117,10 @@ class _Lockstep:
         batches: Sequence[tuple[Tensor, ...]],
         kinds: Collection[Kind],
         reestimate_bn: bool,
+        project: Mapping[str, Projection],
         seed: int,
     ) -> None:
-        self.model, self.reestimate_bn = small, reestimate_bn
+        self.model, self.reestimate_bn, self.project = small, reestimate_bn, project
         before, after = capture(original, batches[0]), capture(small, batches[0])
         self.pairs = _pair(before, after)
         self.live = tensors(small)
@@ -124,7 +132,8 @@ class _Lockstep:
         across = {x.weight for x in self.layers.values() if x.transposed and x.groups == 1}
         outs = {s.param: torch.tensor(s.keep) for s in plan.slices if s.axis == 1 and s.param in across}
         self.keep = {k: v for k, v in self.keep.items() if k not in across} | outs
-        self.changed = _changed(after, plan)
+        projected = {x.weight for x in self.layers.values() if x.name in project and x.groups == 1}
+        self.changed = _changed(after, plan, projected)
         self.refitted = {x.norm for x in self.layers.values() if self._wanted(x) and x.norm is not None}
         self.images = sum(len(b[0]) for b in batches)
         self.draw = torch.Generator().manual_seed(seed)
@@ -165,7 +174,10 @@ class _Lockstep:
         bias = weight.new_zeros(groups * outputs) if layer.bias is None else self.live[layer.bias]
         olds = torch.cat([matrices.mT, bias.view(groups, 1, outputs)], 1).double().cpu()
         movable = layer.bias is not None or layer.mean is not None
-        fitted = [_fitted(gram, old, movable) for gram, old in zip(seen.split(), olds, strict=True)]
+        grams = seen.split()
+        fitted = [_fitted(gram, old, movable) for gram, old in zip(grams, olds, strict=True)]
+        if layer.name in self.project and groups == 1:
+            fitted = [self._projected(layer, grams[0], fitted[0], movable)]
         new = torch.stack([f.weights for f in fitted])
         if not bool(new.isfinite().all()):
             raise NonFiniteError(layer.name, wanted="a finite least-squares fit", found="NaN or infinity",
@@ -182,6 +194,23 @@ class _Lockstep:
             before=sum(f.before for f in fitted) / variance,
             after=sum(f.after for f in fitted) / variance,
         )
+
+    def _projected(self, layer: Layer, gram: Gram, found: _Fit, movable: bool) -> _Fit:
+        """The fit within what the layer may be, and the best intercept for it."""
+        xx, xy, yy = gram.xx / gram.rows, gram.xy / gram.rows, gram.yy / gram.rows
+        moments, mean = xx[:-1, :-1], xx[:-1, -1]
+        if movable:  # means cost nothing
+            moments = moments - mean[:, None] * mean[None]
+        weight = self.live[layer.weight]
+        matrix = layer.weight_of(found.weights[:-1].mT[None], weight)
+        weighs = torch.ones(len(matrix), dtype=torch.float64)
+        if layer.norm is not None:
+            weighs = affine(self.captured, layer.norm, self.live)[0].square().double().cpu()
+        new = self.project[layer.name](matrix, moments, weighs)
+        columns = layer.matrices(new)[0].mT.double().cpu()
+        intercept = xy[-1] - columns.mT @ mean if movable else found.weights[-1]
+        weights = torch.cat([columns, intercept[None]])
+        return _Fit(weights, found.before, _error(xx, xy, yy, weights), found.variance)
 
     def _wished(self, layer: Layer) -> list[Tensor]:
         """Outputs that the layer should give, one tensor a batch.
@@ -322,8 +351,9 @@ def _own_operations(captured: Captured) -> list[fx.Node]:
     return [n for n in found if n.op != "placeholder" or not n.users or not all(map(part_of, n.users))]
 
 
-def _changed(captured: Captured, plan: PrunePlan) -> set[fx.Node]:
-    """Operations whose remaining values the removal changes: something that they sum over has gone."""
+def _changed(captured: Captured, plan: PrunePlan, projected: Collection[str] = ()) -> set[fx.Node]:
+    """Operations whose remaining values change: something that they sum over has gone, or their weight is
+    projected."""
     inputs_cut = {s.param for s in plan.slices if s.axis > 0}
     narrower = {n for n in captured.graph.nodes if captured.param_of(n) in {s.param for s in plan.slices}}
     changed: set[fx.Node] = set()
@@ -333,7 +363,7 @@ def _changed(captured: Captured, plan: PrunePlan) -> set[fx.Node]:
         sources = node.all_input_nodes
         if any(s in narrower for s in sources):
             narrower.add(node)
-        cut = any(captured.param_of(s) in inputs_cut for s in sources)
+        cut = any(captured.param_of(s) in inputs_cut or captured.param_of(s) in projected for s in sources)
         sums = packet(node).startswith("conv_transpose") or rule_for(node) in _OVER_CHANNELS
         sums = sums or part_of(node) == "ScatterChannels"
         if cut or any(s in changed for s in sources) or (sums and node in narrower):

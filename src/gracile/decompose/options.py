@@ -1,0 +1,68 @@
+"""The ways to write one layer, and what each costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import nn
+
+from .forms import SVD, Form, Space
+from .forms.refine import output_error
+from .survey import Seen
+
+Timer = Callable[[str, nn.Module, nn.Module, tuple[int, ...]], tuple[float, float]]
+"""Layer name, the layer, what would stand for it, shape of one input: milliseconds of both."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """One way to write one layer, and what it costs; ``form`` is ``None`` for the layer as it is.
+
+    ``params`` counts weights, ``biases`` what a bias adds that the layer has not and a lost mean needs.
+    ``nanoseconds`` is the measured time of all calls, 0 where nothing was timed.
+    """
+
+    form: Form | None
+    ranks: tuple[int, ...]
+    error: float
+    macs: int
+    params: int
+    biases: int = 0
+    nanoseconds: int = 0
+
+
+def options_of(seen: Seen, forms: Sequence[Form]) -> list[Option]:
+    """The layer as it is, and all cheaper ways to write it that no other beats in both error and cost."""
+    weight = seen.layer.get_parameter("weight").detach()
+    shape = tuple(weight.shape)
+    dense = Option(form=None, ranks=(), error=0.0, macs=_dense_macs(shape, seen), params=prod(shape))
+    found = []
+    biases = shape[0] if seen.mean is not None and seen.layer.bias is None else 0
+    with torch.no_grad():
+        for form in forms:
+            if form.refuses(seen.layer) is not None:
+                continue
+            for ranks in form.ranks(shape):
+                macs = seen.calls * form.macs(shape, ranks, seen.space)
+                params = macs_params(form, shape, ranks)
+                if macs >= dense.macs and params >= dense.params:
+                    continue
+                factors = form.factor(weight, ranks, seen.covariance if isinstance(form, SVD) else None)
+                error = float(output_error(weight.double(), form.dense(factors).double(), seen.covariance))
+                found.append(
+                    Option(form=form, ranks=ranks, error=error, macs=macs, params=params, biases=biases)
+                )
+    return [dense, *found]
+
+
+def macs_params(form: Form, shape: Sequence[int], ranks: Sequence[int]) -> int:
+    """Weights of what stands for a layer: its multiply-adds at one position everywhere."""
+    one = (1,) * (len(shape) - 2)
+    return form.macs(shape, ranks, Space(read=one, given=one))
+
+
+def _dense_macs(shape: Sequence[int], seen: Seen) -> int:
+    return seen.calls * prod(shape) * prod(seen.space.given)
