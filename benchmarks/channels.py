@@ -7,9 +7,10 @@ held-out part of the training images; accuracy is top-1 on the test images.
 
 A cell is ``inner:0.6`` (that share of the inner channels of all residual branches is gone), ``macs:2.55``
 (multiply-adds divided by that; before any channel, whole residual branches go, those that move the outputs
-least for what they cost, ``--branches`` of them), or ``taylor:0.6`` (the same share of each layer, ranked by
-the gradient criterion). ``--keep`` names a JSON-lines file of finished cells; beside it lie checkpoints, from
-which an unfinished cell goes on after its last epoch.
+least for what they cost, ``--branches`` of them), ``joint:2.55`` (multiply-adds divided by that, layers
+narrowed, factored or both as ``gracile.joint`` chooses), or ``taylor:0.6`` (the same share of each layer,
+ranked by the gradient criterion). ``--keep`` names a JSON-lines file of finished cells; beside it lie
+checkpoints, from which an unfinished cell goes on after its last epoch.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ from torch import nn
 
 from benchmarks.cells import Cells
 from benchmarks.rows import Row, benchmark_main, over_seeds
-from gracile import data, graph, measure, prune, tune, zoo
+from gracile import data, graph, joint, measure, prune, tune, zoo
 from gracile.errors import UsageError
-from gracile.records import PrunePlan
+from gracile.records import JointPlan, PrunePlan
 
 FLOAT = 92.6
 MUST = {
@@ -40,8 +41,9 @@ MUST = {
     "inner:0.9": ">= 82",
     "taylor:0.6": ">= 90",
     "macs:2.55": f">= {FLOAT - 0.5}",
+    "joint:2.55": f">= {FLOAT - 0.5}",
 }
-SEEDS_OF = {"macs:2.55": 3}
+SEEDS_OF = {"macs:2.55": 3, "joint:2.55": 3}
 CALIBRATION = 1024
 TRIALS = 128
 """Images by which branches are judged."""
@@ -51,8 +53,9 @@ EPOCHS = 10
 def parted(name: str) -> tuple[str, float]:
     """What kind of cell, and its number."""
     kind, _, number = name.partition(":")
-    if kind not in ("inner", "macs", "taylor") or not number:
-        raise UsageError("--cells", wanted="inner:SHARE, macs:FACTOR or taylor:SHARE", found=name)
+    if kind not in ("inner", "macs", "joint", "taylor") or not number:
+        wanted = "inner:SHARE, macs:FACTOR, joint:FACTOR or taylor:SHARE"
+        raise UsageError("--cells", wanted=wanted, found=name)
     return kind, float(number)
 
 
@@ -97,10 +100,17 @@ def narrow(
     if kind == "macs" and arguments.branches:
         whole, gone = without_branches(model, arguments.branches, bundle, seed)
         number *= graph.cost(whole, inputs).macs / macs
-    plan = plan_of(kind, number, whole, bundle, seed)
-    small = prune.apply(
-        whole, plan, inputs=inputs, calibration=bundle.calibration(CALIBRATION, seed), seed=seed
-    )
+    images = bundle.calibration(CALIBRATION, seed)
+    plan: PrunePlan | JointPlan
+    if kind == "joint":
+        budget = prune.Macs(fraction_kept=1 / number)
+        plan = joint.plan(whole, inputs, budget=budget, calibration=images, seed=seed)
+        groups = plan.prune.groups
+        small = joint.apply(whole, plan, inputs=inputs, calibration=images, seed=seed)
+    else:
+        plan = plan_of(kind, number, whole, bundle, seed)
+        groups = plan.groups
+        small = prune.apply(whole, plan, inputs=inputs, calibration=images, seed=seed)
     right_after = accuracy(small, bundle).percent
     config = tune.TuneConfig(
         epochs=arguments.epochs, lr=arguments.lr, seed=seed, augment=True,
@@ -121,7 +131,8 @@ def narrow(
         "low": found.low,
         "high": found.high,
         "n": found.n,
-        "channels_gone": 1 - sum(len(g.keep) for g in plan.groups) / sum(g.units for g in plan.groups),
+        "channels_gone": 1 - sum(len(g.keep) for g in groups) / sum(g.units for g in groups),
+        "layers_factored": len(plan.decompose.layers) if isinstance(plan, JointPlan) else 0,
         "branches_gone": gone,
         "macs_divided_by": macs / plan.macs_after,
         "params": plan.params_after,
