@@ -162,3 +162,19 @@ def test_cp_gets_better_with_rank_and_never_blows_up() -> None:
         assert max(float(f.abs().max()) for f in found) < 30
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < 0.45
+
+
+@pytest.mark.parametrize("aware", [False, True])
+@pytest.mark.parametrize("shape", [(7, 12), (9, 4), (6, 3, 3, 3)])
+def test_errors_of_all_ranks_are_those_of_each(shape: tuple[int, ...], aware: bool) -> None:
+    torch.manual_seed(1)
+    weight = torch.randn(shape)
+    width = weight[0].numel()
+    data = torch.randn(3 * width, width)
+    covariance = (data.T @ data / len(data)).double() if aware else None
+    found = SVD().errors(weight, covariance)
+    assert len(found) == min(shape[0], width) + 1
+    for rank in range(1, len(found)):
+        dense = SVD().dense(SVD().factor(weight.double(), (rank,), covariance))
+        wanted = float(output_error(weight.double(), dense, covariance))
+        assert float(found[rank]) == pytest.approx(wanted, abs=1e-10), rank

@@ -45,13 +45,17 @@ def options_of(seen: Seen, forms: Sequence[Form]) -> list[Option]:
         for form in forms:
             if form.refuses(seen.layer) is not None:
                 continue
+            known = form.errors(weight, seen.covariance) if isinstance(form, SVD) else None
             for ranks in form.ranks(shape):
                 macs = seen.calls * form.macs(shape, ranks, seen.space)
                 params = macs_params(form, shape, ranks)
                 if macs >= dense.macs and params >= dense.params:
                     continue
-                factors = form.factor(weight, ranks, seen.covariance if isinstance(form, SVD) else None)
-                error = float(output_error(weight.double(), form.dense(factors).double(), seen.covariance))
+                if known is None:
+                    dense_again = form.dense(form.factor(weight, ranks, None)).double()
+                    error = float(output_error(weight.double(), dense_again, seen.covariance))
+                else:
+                    error = float(known[ranks[0]])
                 found.append(
                     Option(form=form, ranks=ranks, error=error, macs=macs, params=params, biases=biases)
                 )

@@ -61,6 +61,28 @@ class SVD:
             second = first.T @ matrix
         return first.to(weight), second.reshape(-1, *weight.shape[1:]).to(weight)
 
+    def errors(self, weight: Tensor, covariance: Tensor | None = None) -> Tensor:
+        """What :meth:`factor` leaves of the output's energy at every rank, in one decomposition.
+
+        With ``l_i`` the eigenvalues of ``W C W'`` (squared singular values without a covariance), entry ``r``
+        is ``sum(l_i, i > r) / sum(l_i)``.
+
+        Returns:
+            ``(min(out, in * taps) + 1,)``, double; first 1, last 0 but for rounding.
+
+        Example:
+            >>> SVD().errors(torch.diag(torch.tensor([2.0, 1.0]))).tolist()
+            [1.0, 0.2, 0.0]
+        """
+        matrix = weight.detach().flatten(1).double()
+        if covariance is None:
+            energies = torch.linalg.svdvals(matrix).square()
+        else:
+            energies = torch.linalg.eigvalsh(matrix @ covariance.double() @ matrix.T).flip(0).clamp(min=0)
+        energies = energies[: min(matrix.shape)]
+        left = energies.sum() - torch.cat([energies.new_zeros(1), energies.cumsum(0)])
+        return left.clamp(min=0) / energies.sum().clamp(min=1e-30)
+
     def shapes(self, shape: Sequence[int], ranks: Sequence[int]) -> tuple[tuple[int, ...], ...]:
         """Of ``U`` and ``V``."""
         return (shape[0], ranks[0]), (ranks[0], *shape[1:])
