@@ -53,3 +53,17 @@ def test_bias_is_stored_in_steps_of_the_accumulator() -> None:
 def test_a_bias_too_large_for_32_bits_saturates() -> None:
     module = QuantizedBias("conv", torch.tensor([1e9]), torch.tensor([1e-9]))
     assert module.integers.item() == 2**31 - 1
+
+
+@pytest.mark.parametrize(
+    ("zero_point", "qmin", "qmax"), [(0, 0, 255), (128, 0, 255), (3, 0, 15), (97, 40, 200)]
+)
+def test_without_a_gradient_every_bit_is_the_same(zero_point: int, qmin: int, qmax: int) -> None:
+    """The quick way and PyTorch's own operation, halves of steps and values far outside included."""
+    chance = torch.Generator().manual_seed(zero_point)
+    for power in range(-6, 4):
+        scale = float(torch.rand((), generator=chance) + 0.01) * 10.0**power
+        quantizer = ActivationQuantizer("x", scale, zero_point, qmin, qmax, 8)
+        x = torch.cat([torch.randn(4000, generator=chance) * 100, torch.arange(-400, 400) + 0.5]) * scale
+        with_gradient = quantizer(x.clone().requires_grad_())
+        assert torch.equal(quantizer(x), with_gradient.detach())

@@ -47,10 +47,18 @@ class ActivationQuantizer(nn.Module):
         """Round ``x``; gradients pass straight through inside the range."""
         if torch.onnx.is_in_onnx_export():
             return self._emit(x)
+        if not (x.requires_grad and torch.is_grad_enabled()) and x.dtype == torch.float32:
+            return self._rounded(x)
         rounded: Tensor = torch.fake_quantize_per_tensor_affine(
             x, self.scale, self.zero_point, self.qmin, self.qmax
         )
         return rounded
+
+    def _rounded(self, x: Tensor) -> Tensor:
+        """The same to the last bit where no gradient is asked for; PyTorch's own operation is far slower."""
+        zero = self.zero_point.to(x.dtype)
+        q = (x * (1 / self.scale)).round_().add_(zero).clamp_(self.qmin, self.qmax)
+        return q.sub_(zero).mul_(self.scale)
 
     def _emit(self, x: Tensor) -> Tensor:
         zero_point = self.zero_point.to(torch.uint8)

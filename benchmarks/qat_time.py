@@ -1,0 +1,109 @@
+"""What a step of quantization-aware training costs, relative to the same step in float: ResNet-20 on a CPU.
+
+Networks take turns, round by round: float, fake quantization of weights and activations for each technique
+and each place of batch norm, and both float and the default under ``torch.compile`` (``--compile``; it needs
+a C++ compiler). A row is the median over rounds of the ratio to float in the same round, with a 95 % interval
+of that median; forward, backward and an SGD step under bfloat16 autocast, random images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor, nn
+
+from benchmarks.rows import Row, benchmark_main
+from gracile import zoo
+from gracile.quantize import qat
+
+VARIANTS: dict[str, qat.QatScheme] = {
+    "default": qat.QatScheme(activation_bits=4),
+    "ema": qat.QatScheme(activation_bits=4, weights="minmax", activations="ema"),
+    "dorefa_pact": qat.QatScheme(activation_bits=4, weights="dorefa", activations="pact"),
+    "ternary": qat.QatScheme(weight_bits=2, weights="twn"),
+    "binary": qat.QatScheme(weight_bits=1, weights="xnor"),
+    **{
+        f"norms_{name}": qat.QatScheme(activation_bits=4, batch_norm=name)
+        for name in qat.SCHEMES_OF_BN
+        if name != "plain"
+    },
+}
+
+
+def stepper(model: nn.Module, images: Tensor, labels: Tensor) -> Callable[[], None]:
+    """One step of training."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+
+    def step() -> None:
+        with torch.autocast("cpu", torch.bfloat16):
+            outputs = model(images)
+        F.cross_entropy(outputs.float(), labels).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def median_interval(values: list[float], draws: int = 2000) -> tuple[float, float]:
+    """95 % bootstrap interval of the median."""
+    chance = np.random.default_rng(0)
+    picked = chance.choice(values, (draws, len(values)))
+    low, high = np.quantile(np.median(picked, 1), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def run(parsed: argparse.Namespace) -> tuple[list[Row], list[dict[str, Any]]]:
+    """Time every network in turns."""
+    weights = Path(parsed.data_root) / "weights" / "cifar10_resnet20.safetensors"
+    images = torch.randn(parsed.batch, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(parsed.batch) % 10
+
+    def network() -> nn.Module:
+        return zoo.load_model("gracile:resnet20", weights=weights)
+
+    models: dict[str, nn.Module] = {"float": network().train()}
+    for name, scheme in VARIANTS.items():
+        models[name] = qat.prepare(network().eval(), (images[:1],), images.split(64), scheme).train()
+    if parsed.compile:
+        models["float_compiled"] = torch.compile(network().train())  # type: ignore[assignment]
+        whole = qat.prepare(network().eval(), (images[:1],), images.split(64), VARIANTS["default"])
+        models["default_compiled"] = torch.compile(whole.train())  # type: ignore[assignment]
+    steps = {name: stepper(model, images, labels) for name, model in models.items()}
+    for step in steps.values():
+        step()  # compiles, allocates
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in track(range(parsed.runs), "rounds", console=Console(stderr=True)):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step()
+            seconds[name].append(time.perf_counter() - start)
+    rows = []
+    for name, taken in seconds.items():
+        ratios = [own / plain for own, plain in zip(taken, seconds["float"], strict=True)]
+        if name != "float":
+            rows.append(Row(id=f"qat.resnet20.step_time.{name}", value=statistics.median(ratios), unit="x",
+                            n=parsed.runs, spread=median_interval(ratios)))  # fmt: skip
+    return rows, [{"network": n, "median_s": statistics.median(s), "threads": torch.get_num_threads()}
+                  for n, s in seconds.items()]  # fmt: skip
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """What this benchmark takes besides ``--json`` and ``--data-root``."""
+    parser.add_argument("--batch", type=int, default=128, help="images, default 128")
+    parser.add_argument("--runs", type=int, default=11, help="rounds, default 11")
+    parser.add_argument("--compile", action="store_true", help="torch.compile as well")
+
+
+if __name__ == "__main__":
+    sys.exit(benchmark_main(run, name="qat_time", arguments=arguments))
