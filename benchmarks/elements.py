@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from rich.console import Console
 from rich.progress import Progress
@@ -148,6 +149,10 @@ def run(arguments: argparse.Namespace) -> tuple[list[Row], list[dict[str, Any]]]
                 checkpoint = arguments.keep.with_suffix(".checkpoints") / f"{name}.safetensors"
             model = zoo.load_model("gracile:resnet56", weights=weights)
             entry = asdict(cell) | train(cell, bundle, model, checkpoint)
+            if arguments.save is not None:
+                arguments.save.mkdir(parents=True, exist_ok=True)
+                file = arguments.save / f"{cell.name.replace(':', '_')}-{cell.seed}.safetensors"
+                safetensors.torch.save_file(model.state_dict(), file)
             if arguments.keep is not None:
                 with arguments.keep.open("a") as file:
                     file.write(json.dumps(entry) + "\n")
@@ -195,6 +200,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--float32", action="store_true", help="train without bfloat16")
     parser.add_argument("--train-images", type=int, help="only the first so many")
     parser.add_argument("--test-images", type=int, help="only the first so many")
+    parser.add_argument("--save", type=Path, help="folder for the weights, as benchmarks.archive takes them")
     parser.add_argument("--keep", type=Path, help="JSON-lines file: keep cells, go on after an interrupt")
 
 
