@@ -56,6 +56,7 @@ def prepare(
         UnsupportedOperation: A layer runs more than once in different ways.
 
     Example:
+        >>> from gracile.quantize import Bits
         >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 3)).eval()
         >>> images = torch.randn(16, 3, 8, 8)
         >>> trained = prepare(net, (images[:1],), images.split(8), QatScheme(ends=Bits()))
