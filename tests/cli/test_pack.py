@@ -36,3 +36,13 @@ def test_a_damaged_file_is_a_failure_that_says_so(gracile: Any, tmp_path: Path) 
     assert ended.code == 1
     assert "format version" in ended.err
     assert not (tmp_path / "out").exists()
+
+
+def test_random_weights_are_told(gracile: Any, tmp_path: Path) -> None:
+    ended = gracile("pack", "gracile:demo_net", "--out", tmp_path / "a.gracile")
+    assert "numbers are random" in ended.out
+    file = tmp_path / "w.safetensors"
+    safetensors.torch.save_file(zoo.load_model("gracile:demo_net").state_dict(), file)
+    ended = gracile("pack", "gracile:demo_net", "--weights", file, "--out", tmp_path / "b.gracile")
+    assert ended.code == 0
+    assert "numbers are random" not in ended.out

@@ -66,6 +66,24 @@ def parse_options(texts: list[str]) -> dict[str, Any]:
     return found
 
 
+def random_weights(spec: str, weights: Path | None, options: list[str]) -> str:
+    """A sentence for a model of a zoo that nobody gave weights; "" elsewhere.
+
+    Example:
+        >>> random_weights("gracile:resnet20", None, [])
+        'No --weights: these numbers are random, as a fresh network has them.'
+        >>> random_weights("net.py:build", None, [])
+        ''
+    """
+    library = spec.partition(":")[0] in ("gracile", "torchvision", "timm")
+    told = any(text.partition("=")[0] in ("pretrained", "weights") for text in options)
+    return (
+        ""
+        if weights or told or not library
+        else ("No --weights: these numbers are random, as a fresh network has them.")
+    )
+
+
 def sizes_of(spec: str, model: nn.Module, shape: str | None) -> tuple[int, ...]:
     """Shape of one input: what ``--input`` says, else what the model tells.
 

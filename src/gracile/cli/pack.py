@@ -11,7 +11,7 @@ import typer
 
 from gracile.records import bytes_text
 
-from .inspect import parse_options, sizes_of
+from .inspect import parse_options, random_weights, sizes_of
 from .show import console
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -43,6 +43,8 @@ def pack(
     ratio = plain / artifact.size_bytes
     text = f"{out}: {bytes_text(artifact.size_bytes)}, {ratio:.1f} times less than the tensors in memory"
     console().print(text, soft_wrap=True, markup=False)
+    if note := random_weights(model, weights, options or []):
+        console().print(note, soft_wrap=True, markup=False)
 
 
 def unpack(
