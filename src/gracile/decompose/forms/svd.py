@@ -81,7 +81,8 @@ class SVD:
             energies = torch.linalg.eigvalsh(matrix @ covariance.double() @ matrix.T).flip(0).clamp(min=0)
         energies = energies[: min(matrix.shape)]
         left = energies.sum() - torch.cat([energies.new_zeros(1), energies.cumsum(0)])
-        return left.clamp(min=0) / energies.sum().clamp(min=1e-30)
+        found: Tensor = left.clamp(min=0) / energies.sum().clamp(min=1e-30)
+        return found
 
     def shapes(self, shape: Sequence[int], ranks: Sequence[int]) -> tuple[tuple[int, ...], ...]:
         """Of ``U`` and ``V``."""
