@@ -217,7 +217,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--weights", choices=sorted(qat.WEIGHT_QUANTIZERS), help="technique; default as told above")
     add("--activations", choices=sorted(qat.ACTIVATION_QUANTIZERS), default="lsq")
     add("--batch-norm", choices=sorted(qat.SCHEMES_OF_BN), default="plain")
-    add("--freeze-norms", type=int, default=1, help="last epochs whose statistics are held, default 1")
+    add("--freeze-norms", type=int, default=0, help="last epochs whose statistics are held, default 0")
     add("--seed", type=int, default=0)
     add("--float32", action="store_true", help="train without bfloat16")
     add("--train-images", type=int, help="only the first so many")

@@ -58,7 +58,7 @@ class QatStep(TuneStep):
     activations_from: int = Field(default=1, ge=1)
     """First epoch that rounds activations."""
     freeze_norms: int = Field(default=0, ge=0)
-    """Last epochs in which batch norms keep their statistics."""
+    """Last epochs in which batch norms keep their statistics; the learning rate has to be small by then."""
     progressive: dict[int, int] = Field(default_factory=dict)
     """Weight bits from an epoch on, such as ``{1: 4, 3: 2}``; the last has to be ``weight_bits``."""
 

@@ -28,7 +28,8 @@ class Plan:
     Args:
         epochs: Of the whole training.
         activations_from: First epoch that rounds activations.
-        freeze_norms: Last epochs whose batch norms keep their statistics.
+        freeze_norms: Last epochs whose batch norms keep their statistics. The learning rate has to be small
+            then: what is no longer normalised by its own batch diverges at rates that were fine before.
         weight_bits: Bits that all layers below 8 bits have from an epoch on, such as ``{1: 4, 3: 2}``;
             empty to train at the final bits at once. The last entry has to be the final number.
 
