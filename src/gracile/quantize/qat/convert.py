@@ -81,9 +81,10 @@ def deployed_graph(model: QatModel) -> fx.GraphModule:
     fold_norms_(graph)
     units = find_units(graph)
     for layer, made in _by_layer(units, finals(model, units)):
-        set_parameter_(graph, str(layer.weight.target), made.weight)
+        where = fetch(graph, str(layer.weight.target)).device  # the graph stays where it was captured
+        set_parameter_(graph, str(layer.weight.target), made.weight.to(where))
         if layer.bias is not None or bool(made.bias.any()):
-            set_bias_(graph, layer.node, made.bias)
+            set_bias_(graph, layer.node, made.bias.to(where))
     graph.recompile()
     return graph
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 import torch
@@ -112,14 +113,16 @@ class QatModel(nn.Module):
             raise BadArgument(
                 "pattern", wanted="names of this model's layers", found=repr(pattern), do=f"They are {known}."
             )
+        read = list(dict.fromkeys(part for layer in chosen for part in layer.reads))
+        if weights is not None:  # all are asked before any is changed
+            _check_bits("weights", [layer.quantizer for layer in chosen], weights)
+        if activations is not None:
+            _check_bits("activations", read, activations)
+            for part in read:
+                part.change_bits_(activations)
         if weights is not None:
             for layer in chosen:
-                _check_bits("weights", layer.quantizer, weights)
                 layer.quantizer.change_bits_(weights, layer.before_rounding())
-        if activations is not None:
-            for part in dict.fromkeys(part for layer in chosen for part in layer.reads):
-                _check_bits("activations", part, activations)
-                part.change_bits_(activations)
 
     def convert(self) -> QuantizedModel:
         """What is deployed: integers in place of trained weights, as ``ptq`` gives it.
@@ -157,11 +160,13 @@ class QatModel(nn.Module):
         return copy.deepcopy(self.float_graph)
 
 
-def _check_bits(argument: str, quantizer: WeightQuantizer | TrainableActivation, bits: int) -> None:
-    if bits not in quantizer.BITS:
-        raise BadArgument(
-            argument, wanted=f"one of {quantizer.BITS} for {type(quantizer).__name__}", found=f"{bits}"
-        )
+def _check_bits(
+    argument: str, quantizers: Sequence[WeightQuantizer | TrainableActivation], bits: int
+) -> None:
+    for quantizer in quantizers:
+        if bits not in quantizer.BITS:
+            wanted = f"one of {quantizer.BITS} for {type(quantizer).__name__}"
+            raise BadArgument(argument, wanted=wanted, found=f"{bits}")
 
 
 def zeros(model: QatModel) -> dict[str, float]:
