@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
 
 import torch
 from torch import Tensor, fx, nn
@@ -58,7 +59,7 @@ def assemble(float_graph: fx.GraphModule, plan: QuantPlan) -> QuantizedModel:
                 _insert_second(module, new, node.name, coarse, read_by)
     module.graph.eliminate_dead_code()
     module.delete_all_unused_submodules()
-    _drop_unread(module)
+    drop_unread(module, ("weights", "biases", "quantizers"))
     module.recompile()
     return QuantizedModel(float_graph, module, plan)
 
@@ -134,6 +135,11 @@ def _insert_second(
 
 def _quantized(module: fx.GraphModule, node: fx.Node, name: str, plan: EdgeQuant) -> fx.Node:
     quantizer = ActivationQuantizer(name, plan.scale, plan.zero_point, plan.qmin, plan.qmax, plan.bits)
+    return hang_behind(module, node, name, quantizer)
+
+
+def hang_behind(module: fx.GraphModule, node: fx.Node, name: str, quantizer: nn.Module) -> fx.Node:
+    """A call of ``quantizer`` on the value of ``node``, which nothing reads yet."""
     key = f"quantizers.{name.replace(':', '_for_')}"
     module.add_submodule(key, quantizer)
     with module.graph.inserting_after(node):
@@ -142,11 +148,10 @@ def _quantized(module: fx.GraphModule, node: fx.Node, name: str, plan: EdgeQuant
     return new
 
 
-def _drop_unread(module: fx.GraphModule) -> None:
-    """Delete the float parameters and buffers that the graph no longer reads."""
+def drop_unread(module: fx.GraphModule, rooms: Collection[str]) -> None:
+    """Delete the parameters and buffers that the graph no longer reads, those in ``rooms`` aside."""
     read = {str(n.target) for n in module.graph.nodes if n.op == "get_attr"}
     for name in [n for n, _ in [*module.named_parameters(), *module.named_buffers()]]:
         owner = name.rpartition(".")[0]
-        stored = owner.split(".")[0] in ("weights", "biases", "quantizers")
-        if name not in read and not stored:
+        if name not in read and owner.split(".")[0] not in rooms:
             delattr(module.get_submodule(owner), name.rpartition(".")[2])

@@ -18,7 +18,8 @@ from .rounding import unpack
 from .scheme import Scheme
 from .units import Layer, Units
 
-_MOST = 2**30  # largest bias, in steps of the accumulator
+MOST_BIAS = 2**30
+"""Largest bias, in steps of the accumulator."""
 
 
 def weight_grids(
@@ -74,14 +75,27 @@ def _grid(
     found = find(weight, axis) if group is None else by_group(weight, group, find)
     scale = found.scale
     source = units.carried[layer.source].name
-    if (
-        layer.bias is not None and source in scales
-    ):  # the bias must fit 32 bits, also where all weights are (nearly) zero
-        bias = fetch(module, str(layer.bias.target)).detach().float().abs()
-        floor = bias / (scales[source] * _MOST)
-        floor = floor if axis is not None else floor.max()
-        scale = torch.maximum(scale, floor if group is None else floor[:, None])
+    if layer.bias is not None and source in scales:
+        bias = fetch(module, str(layer.bias.target)).detach().float()
+        scale = room_for_bias(scale, bias, scales[source])
     return _plan(layer.name, bits, axis, group, found, scale)
+
+
+def room_for_bias(scale: Tensor, bias: Tensor, input_scale: float) -> Tensor:
+    """Scales of a weight at which its bias fits 32 bits, also where all weights are (nearly) zero.
+
+    Args:
+        scale: ``()``, ``(out,)``, or ``(out, groups)``.
+        bias: ``(out,)``.
+        input_scale: Of what the layer reads.
+
+    Example:
+        >>> room_for_bias(torch.tensor([1.0, 1e-12]), torch.tensor([4.0, 4.0]), 0.5).tolist() == [1.0, 2**-27]
+        True
+    """
+    floor = bias.abs() / (input_scale * MOST_BIAS)
+    shapes = {0: floor.max(), 1: floor, 2: floor[:, None]}
+    return torch.maximum(scale, shapes[scale.dim()])
 
 
 def by_group(weight: Tensor, group: int, find: Callable[[Tensor], Grid]) -> Grid:

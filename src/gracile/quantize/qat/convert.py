@@ -7,6 +7,7 @@ one, as in post-training quantization.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,17 +15,18 @@ import torch
 from torch import Tensor, fx, nn
 
 from gracile.errors import BadArgument, UnsupportedOperation
+from gracile.nn.affine import dequantize, fake_quantize
 from gracile.records import EdgeQuant, QuantPlan, Skipped, WeightQuant
 
 from ..graph_fold import fold_norms_, set_bias_, set_parameter_
 from ..lower import fetch
-from ..units import Layer, Units, find_units
+from ..units import Units, find_units
+from ..weights import once, room_for_bias
+from .activations import TrainableActivation
 
 if TYPE_CHECKING:
     from .batch_norm import QatLayer
     from .model import QatModel
-
-_MOST = 2**30  # largest bias, in steps of the accumulator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,33 +48,27 @@ def final(layer: QatLayer, input_scale: float | None) -> Final:
         return Final(weight=weight, bias=weight.new_zeros(outputs) if shift is None else shift, scale=None)
     axis = layer.operation.out_axis
     scale = found.scale.float().clamp_min(torch.finfo(torch.float32).tiny)
-    weight = found.integers.float() * along(scale, axis, found.integers.dim())
+    weight = dequantize(found.integers, scale, torch.zeros_like(scale), axis)
     if input_scale is not None:
-        floor = found.bias.abs() / (input_scale * _MOST)
-        scale = torch.maximum(scale, floor if scale.dim() else floor.max())
-        step = along(scale, axis, weight.dim())
-        weight = (weight / step).round() * step
+        scale = room_for_bias(scale, found.bias, input_scale)
+        most = layer.quantizer.qmax
+        weight = fake_quantize(weight, scale, torch.zeros_like(scale), -most, most, axis)
     return Final(weight=weight, bias=found.bias.float(), scale=scale)
-
-
-def along(scale: Tensor, axis: int, dims: int) -> Tensor:
-    """``scale`` in a shape that multiplies along ``axis``."""
-    return scale if scale.dim() == 0 else scale.reshape([-1 if d == axis else 1 for d in range(dims)])
 
 
 def finals(model: QatModel, units: Units) -> dict[str, Final]:
     """Every layer as deployed."""
     grids = {name: part for name, part in model.activations.items() if part.enabled}
     found = {}
-    for layer in units.layers:
+    for layer in once(units):
         owner = units.carried[layer.source].name
         part = grids.get(f"{owner}:layers") or grids.get(owner)
         found[layer.name] = final(model.layers[layer.name], None if part is None else part.grid()[0])
     return found
 
 
-def deployed_graph(model: QatModel) -> fx.GraphModule:
-    """The captured graph with norms folded and every layer's deployed weights."""
+def deployed(model: QatModel) -> tuple[fx.GraphModule, QuantPlan]:
+    """The captured graph with norms folded and every layer's deployed weights, and the grids of both."""
     graph = model.float_copy()
     trained = dict(model.network.named_parameters())
     for name, held in graph.named_parameters():  # layers that are not quantized trained too
@@ -80,72 +76,65 @@ def deployed_graph(model: QatModel) -> fx.GraphModule:
             held.copy_(trained[name])
     fold_norms_(graph)
     units = find_units(graph)
-    for layer, made in _by_layer(units, finals(model, units)):
+    made = finals(model, units)
+    for layer in once(units):
         where = fetch(graph, str(layer.weight.target)).device  # the graph stays where it was captured
-        set_parameter_(graph, str(layer.weight.target), made.weight.to(where))
-        if layer.bias is not None or bool(made.bias.any()):
-            set_bias_(graph, layer.node, made.bias.to(where))
+        set_parameter_(graph, str(layer.weight.target), made[layer.name].weight.to(where))
+        bias = made[layer.name].bias
+        if layer.bias is not None or bool(bias.any()):
+            set_bias_(graph, layer.node, bias.to(where))
     graph.recompile()
-    return graph
+    return graph, _plan(model, made)
 
 
-def deployed_plan(model: QatModel, graph: fx.GraphModule) -> QuantPlan:
+def _plan(model: QatModel, made: dict[str, Final]) -> QuantPlan:
     """Trained grids as plain data."""
-    units = find_units(graph)
     weights, floats = [], []
-    for layer, made in _by_layer(units, finals(model, units)):
-        quantizer = model.layers[layer.name].quantizer
-        if made.scale is None:
-            floats.append(Skipped(layer.name, "its weights have two scales, so it runs in float"))
+    for name, one in made.items():
+        layer = model.layers[name]
+        if one.scale is None:
+            floats.append(Skipped(name, "its weights have two scales, so it runs in float"))
             continue
-        most = max(2 ** (quantizer.bits - 1) - 1, 1)
         weights.append(
             WeightQuant(
-                layer=layer.name,
-                bits=quantizer.bits,
-                qmin=-most,
-                qmax=most,
-                axis=model.layers[layer.name].operation.out_axis if made.scale.dim() else None,
-                scale=tuple(made.scale.reshape(-1).tolist()),
-                zero_point=(0,) * made.scale.numel(),
+                layer=name,
+                bits=layer.quantizer.bits,
+                qmin=-layer.quantizer.qmax,
+                qmax=layer.quantizer.qmax,
+                axis=layer.operation.out_axis if one.scale.dim() else None,
+                scale=tuple(one.scale.reshape(-1).tolist()),
+                zero_point=(0,) * one.scale.numel(),
             )
         )
+    grids = model.activations
     return QuantPlan(
         weights=tuple(weights),
-        edges=tuple(edge_of(name, part, model) for name, part in model.activations.items() if part.enabled),
+        edges=tuple(edge_of(name, part, grids) for name, part in grids.items() if part.enabled),
         estimator="trained",
         skipped=(*model.skipped, *floats),
         prepared=model.prepared,
     )
 
 
-def edge_of(name: str, part: nn.Module, model: QatModel) -> EdgeQuant:
-    """The record of a trained grid."""
+def edge_of(name: str, part: TrainableActivation, grids: Container[str]) -> EdgeQuant:
+    """The record of a trained grid, ``grids`` being the names of all."""
     node, _, second = name.partition(":")
-    scale, zero_point, qmin, qmax = part.grid()  # type: ignore[operator]
-    readers = "layers" if second else "rest" if f"{node}:layers" in model.activations else "all"
-    bits: int = part.bits  # type: ignore[assignment]
+    scale, zero_point, qmin, qmax = part.grid()
+    readers = "layers" if second else "rest" if f"{node}:layers" in grids else "all"
     return EdgeQuant(
-        node=node, bits=bits, qmin=qmin, qmax=qmax, scale=scale, zero_point=zero_point, readers=readers
+        node=node, bits=part.bits, qmin=qmin, qmax=qmax, scale=scale, zero_point=zero_point, readers=readers
     )
-
-
-def _by_layer(units: Units, made: dict[str, Final]) -> list[tuple[Layer, Final]]:
-    """Layers by name, each once."""
-    once = {layer.name: layer for layer in reversed(units.layers)}
-    return [(layer, made[name]) for name, layer in reversed(once.items())]
 
 
 def write_back(model: QatModel, target: nn.Module) -> nn.Module:
     """See :meth:`QatModel.write_back`."""
-    graph = deployed_graph(model)
+    graph, _ = deployed(model)
     norms = {pair.layer: pair.norm for pair in model.prepared.folded}
     held = dict(target.named_parameters()) | dict(target.named_buffers())
     for name, value in model.network.named_parameters():
         if name in held and not name.startswith(("layers.", "quantizers.")):
             held[name].copy_(value)
-    units = find_units(graph)
-    for layer in {layer.name: layer for layer in units.layers}.values():
+    for layer in once(find_units(graph)):
         bias = torch.zeros(()) if layer.bias is None else fetch(graph, str(layer.bias.target))
         weight = fetch(graph, str(layer.weight.target))
         _copy(held, f"{layer.name}.weight", weight)

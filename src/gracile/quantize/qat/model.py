@@ -13,9 +13,10 @@ from gracile.errors import BadArgument
 from gracile.nn import QuantizedModel
 from gracile.records import Preparation, Skipped
 
+from ..model import assemble
 from .activations import TrainableActivation
 from .batch_norm import QatLayer
-from .convert import deployed_graph, deployed_plan, write_back
+from .convert import deployed, write_back
 from .weights import WeightQuantizer
 
 
@@ -130,12 +131,8 @@ class QatModel(nn.Module):
         Weights are exactly those of the evaluation forward pass; biases become 32-bit integers. A ``ttq``
         layer has two scales, so it stays in float and is recorded as skipped.
         """
-        from ..model import assemble
-
         with torch.no_grad():
-            graph = deployed_graph(self)
-            plan = deployed_plan(self, graph)
-            return assemble(graph, plan)
+            return assemble(*deployed(self))
 
     def write_back(self, model: nn.Module) -> nn.Module:
         """Put what was learned into the original: its weights become the deployed values, its norms idle.

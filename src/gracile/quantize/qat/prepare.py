@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, fx, nn
 
 from gracile.errors import BadArgument, UnsupportedOperation
-from gracile.records import EdgeQuant, Preparation
+from gracile.records import EdgeQuant, Preparation, QuantPlan
 
 from ..activations import edge_grids
 from ..bits import layer_bits
-from ..graph_fold import Folded, fold_norms_
+from ..graph_fold import fold_norms_
 from ..lower import argument, fetch, lower, op_name, value_of
+from ..model import drop_unread, hang_behind
 from ..scheme import Scheme
 from ..units import Layer, Units, find_units
 from ..weights import check_finite
@@ -79,7 +80,8 @@ def prepare(
     bits = layer_bits(units, scheme)
     ranges = Scheme(sum_bits=scheme.sum_bits, activation_range=scheme.activation_range)
     edges = edge_grids(folded, units, batches, ranges, bits)
-    work = _Work(network=copy.deepcopy(graph), norms=_norm_nodes(norms), bits=bits, scheme=scheme)
+    behind = {pair.layer for pair in norms.pairs}
+    work = _Work(network=copy.deepcopy(graph), normalised=behind, bits=bits, scheme=scheme)
     for layer in units.layers:
         work.store(layer)
     work.quantize_edges(units, edges)
@@ -88,16 +90,12 @@ def prepare(
     return QatModel(network, graph, work.keys, prepared, tuple(dict.fromkeys(units.skipped)))
 
 
-def _norm_nodes(norms: Folded) -> dict[str, str]:
-    return {pair.layer: pair.norm for pair in norms.pairs}
-
-
 @dataclass(kw_only=True)
 class _Work:
     """A copy of the unfolded graph while layers and quantizers are put into it."""
 
     network: fx.GraphModule
-    norms: dict[str, str]
+    normalised: set[str]
     bits: dict[str, tuple[int, int]]
     scheme: QatScheme
 
@@ -123,7 +121,7 @@ class _Work:
                 layer.name, wanted="a layer that runs once, or in one way", found="two different strides"
             )
         end = node
-        if layer.name in self.norms:
+        if layer.name in self.normalised:
             (end,) = node.users
         with self.network.graph.inserting_after(end):
             new = self.network.graph.call_module(self.keys[layer.name], (node.args[0],))
@@ -141,9 +139,9 @@ class _Work:
         weight, bias = stored("weight"), stored("bias")
         assert weight is not None
         quantizer = self._quantizer(self.bits[layer.name][0], operation, weight)
-        kind = SCHEMES_OF_BN[self.scheme.batch_norm] if layer.name in self.norms else NoNorm
-        norm = self._norm(node) if layer.name in self.norms else None
-        return kind(operation, weight, bias, norm, quantizer)
+        if layer.name not in self.normalised:
+            return NoNorm(operation, weight, bias, None, quantizer)
+        return SCHEMES_OF_BN[self.scheme.batch_norm](operation, weight, bias, self._norm(node), quantizer)
 
     def _quantizer(self, bits: int, operation: Operation, weight: Tensor) -> WeightQuantizer:
         kind = chosen(WEIGHT_QUANTIZERS, self.scheme.weights, bits)
@@ -179,23 +177,16 @@ class _Work:
 
     def quantize_edges(self, units: Units, edges: tuple[EdgeQuant, ...]) -> None:
         """Round activations where the deployed network will."""
-        own = {edge.node: edge for edge in edges if edge.readers != "layers"}
-        for_layers = {edge.node: edge for edge in edges if edge.readers != "rest"}
+        grids = QuantPlan(weights=(), edges=edges)
         readers = {self.replaced[layer.node.name] for layer in units.layers}
-        for edge in own.values():
-            node = self.replaced.get(edge.node) or self.nodes[edge.node]
-            new = self._insert(node, edge.name if edge.readers != "layers" else edge.node, edge)
-            coarse = for_layers.get(edge.node)
+        for edge in grids.own_grids.values():
+            new = self._insert(self.replaced.get(edge.node) or self.nodes[edge.node], edge)
+            coarse = grids.layer_grids.get(edge.node)
             if coarse is not None and coarse.readers == "layers" and readers & set(new.users):
-                self._insert(new, coarse.name, coarse, only=readers)
+                self._insert(new, coarse, only=readers)
 
-    def _insert(self, node: fx.Node, name: str, edge: EdgeQuant, only: set[fx.Node] | None = None) -> fx.Node:
-        module = self._activation(edge)
-        key = f"quantizers.{name.replace(':', '_for_')}"
-        self.network.add_submodule(key, module)
-        with self.network.graph.inserting_after(node):
-            new = self.network.graph.call_module(key, (node,))
-        new.meta = {k: v for k, v in node.meta.items() if k == "val"}
+    def _insert(self, node: fx.Node, edge: EdgeQuant, only: set[fx.Node] | None = None) -> fx.Node:
+        new = hang_behind(self.network, node, edge.name, self._activation(edge))
         node.replace_all_uses_with(
             new, delete_user_cb=lambda user: user is not new and (only is None or user in only)
         )
@@ -214,12 +205,8 @@ class _Work:
         """The graph without what it no longer reads; everything in it trains."""
         network = self.network
         network.graph.eliminate_dead_code()
-        read = {str(n.target) for n in network.graph.nodes if n.op == "get_attr"}
-        for name in [n for n, _ in [*network.named_parameters(), *network.named_buffers()]]:
-            owner, _, last = name.rpartition(".")
-            if name not in read and owner.split(".")[0] not in ("layers", "quantizers"):
-                delattr(network.get_submodule(owner), last)
         network.delete_all_unused_submodules()
+        drop_unread(network, ("layers", "quantizers"))
         for parameter in network.parameters():
             parameter.requires_grad_(parameter.is_floating_point())
         network.graph.lint()

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from gracile.errors import BadArgument, UnsupportedOperation
 
+from ...weights import MOST_BIAS
 from ..activations.base import TrainableActivation
 from ..operation import Operation
 from ..straight import round_straight
 from ..weights.base import WeightQuantizer
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
-_MOST = 2**30  # largest bias, in steps of the accumulator
 _PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
@@ -147,7 +147,7 @@ class QatLayer(nn.Module, ABC):
         if not on or not self.reads or not self.reads[0].enabled:
             return bias
         step = self._steps(weight, slope)[0] * self.reads[0].steps()[0]
-        return torch.where(bias.abs() < step * _MOST, round_straight(bias / step) * step, bias)
+        return torch.where(bias.abs() < step * MOST_BIAS, round_straight(bias / step) * step, bias)
 
     def _steps(self, weight: Tensor, slope: Tensor | None) -> tuple[Tensor, Tensor]:
         """Scales of the deployed weight, ``(out,)`` or ``()``, and which of them are not too small."""
