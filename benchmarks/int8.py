@@ -7,14 +7,20 @@ sample has no training images, so EfficientNet-Lite0 is made twice, each time ca
 The reference is ``onnxruntime.quantization.quantize_static`` after its ``quant_pre_process``, on the same
 float model and the same calibration images: QDQ, per channel, min-max, and unsigned activations, which it
 runs more than twice as fast as its default of signed ones. Both files and the float one are timed in turns.
+
+Quantization itself is timed ``--repeats`` times in turns: from the float model in PyTorch to our file,
+against ``quantize_static`` alone, which starts from a file that was exported and prepared for it before.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +65,10 @@ def run(parsed: argparse.Namespace) -> tuple[list[Row], list[dict[str, Any]]]:
                 compared = {kind: tested(case, files, kind) for kind in ("ours", "reference")}
             with console.status(f"{case.name}: timing"):
                 ratios = timed(case, files[0], parsed.runs)
-            rows += case_rows(case, compared["ours"], ratios, parsed.runs)
-            details += case_details(case, compared, ratios, files[0])
+            with console.status(f"{case.name}: timing quantization"):
+                made = quantization_seconds(case, Path(folder), parsed.repeats)
+            rows += [*case_rows(case, compared["ours"], ratios, parsed.runs), quantization_row(case, made)]
+            details += case_details(case, compared, ratios, files[0], made)
     return rows, details
 
 
@@ -113,22 +121,30 @@ def make_files(case: Case, fold_index: int, folder: Path) -> dict[str, Path]:
     """Float, ours and the reference, calibrated on the same images."""
     images = case.folds[fold_index][0]
     stem = f"{case.name}_{fold_index}"
-    files = {kind: folder / f"{stem}_{kind}.onnx" for kind in ("float", "ours", "reference")}
+    files = {kind: folder / f"{stem}_{kind}.onnx" for kind in ("float", "prepared", "ours", "reference")}
     export.onnx(case.model, (images[:1],), files["float"])
-    quantized = quantize.ptq(case.model, (images[:1],), images.split(CHUNK))
-    export.onnx(quantized, (images[:1],), files["ours"])
-    prepared = folder / f"{stem}_prepared.onnx"
-    quant_pre_process(str(files["float"]), str(prepared))
+    quant_pre_process(str(files["float"]), str(files["prepared"]))
+    by_gracile(case.model, images, files["ours"])
+    by_quantize_static(files["prepared"], images, files["reference"])
+    return files
+
+
+def by_gracile(model: nn.Module, images: Tensor, file: Path) -> None:
+    """The library's defaults, from the model in PyTorch to the file."""
+    export.onnx(quantize.ptq(model, (images[:1],), images.split(CHUNK)), (images[:1],), file)
+
+
+def by_quantize_static(prepared: Path, images: Tensor, file: Path) -> None:
+    """ONNX Runtime's own quantization of a prepared float file."""
     quantize_static(
         str(prepared),
-        str(files["reference"]),
+        str(file),
         Reader(images),
         quant_format=QuantFormat.QDQ,
         per_channel=True,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
     )
-    return files
 
 
 class Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
@@ -188,6 +204,40 @@ def case_rows(case: Case, ours: Comparison, ratios: dict[str, Ratio], runs: int)
     return found
 
 
+def quantization_seconds(case: Case, folder: Path, repeats: int) -> list[tuple[float, float]]:
+    """Seconds of ours and the reference, each first in every other turn; a turn before warms up."""
+    images = case.folds[0][0]
+    float_file, prepared = folder / "timed_float.onnx", folder / "timed_prepared.onnx"
+    export.onnx(case.model, (images[:1],), float_file)
+    quant_pre_process(str(float_file), str(prepared))
+    makers = (
+        partial(by_gracile, case.model, images, folder / "timed_ours.onnx"),
+        partial(by_quantize_static, prepared, images, folder / "timed_reference.onnx"),
+    )
+    pairs = []
+    for turn in range(repeats + 1):
+        seconds = [0.0, 0.0]
+        for which in (0, 1) if turn % 2 else (1, 0):
+            start = time.perf_counter()
+            makers[which]()
+            seconds[which] = time.perf_counter() - start
+        pairs.append((seconds[0], seconds[1]))
+    return pairs[1:]
+
+
+def quantization_row(case: Case, pairs: list[tuple[float, float]]) -> Row:
+    """Time to quantize, relative to ``quantize_static``: the median of the pairs' ratios."""
+    value, low, high = measure.median_ci([ours / reference for ours, reference in pairs])
+    return Row(
+        id=f"int8.{case.name}.quantization_time_over_quantize_static",
+        value=value,
+        unit="x",
+        n=len(pairs),
+        spread=(low, high),
+        must="<= 2",
+    )
+
+
 def ratio_row(case: Case, name: str, ratio: Ratio, runs: int, must: str) -> Row:
     """Throughput relative to another file."""
     return Row(
@@ -201,7 +251,11 @@ def ratio_row(case: Case, name: str, ratio: Ratio, runs: int, must: str) -> Row:
 
 
 def case_details(
-    case: Case, compared: dict[str, Comparison], ratios: dict[str, Ratio], files: dict[str, Path]
+    case: Case,
+    compared: dict[str, Comparison],
+    ratios: dict[str, Ratio],
+    files: dict[str, Path],
+    made: list[tuple[float, float]],
 ) -> list[dict[str, Any]]:
     """What has no bar: the reference's own figures, sizes, kernels."""
     kernels = export.kernels(files["ours"])
@@ -216,6 +270,7 @@ def case_details(
             "size_bytes": files[kind].stat().st_size,
             "float_size_bytes": files["float"].stat().st_size,
             "batch": case.batch,
+            "seconds_to_quantize": statistics.median(pair[kind != "ours"] for pair in made),
             **(
                 {
                     "throughput_over_float": ratios["float"].ratio,
@@ -234,6 +289,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """What this benchmark takes besides ``--json`` and ``--data-root``."""
     parser.add_argument("--models", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--runs", type=int, default=25, help="timed runs of each file")
+    parser.add_argument("--repeats", type=int, default=7, help="times that quantization is timed")
 
 
 if __name__ == "__main__":
