@@ -71,7 +71,7 @@ def test_layers_that_do_not_get_faster_are_left_dense(bench: Bench, monkeypatch:
         {"step": "joint", "budget": {"macs": 0.8}, "shares": [1.0, 0.5], "calibration": 16,
          "forms": ["svd"], "pays": "milliseconds"}
     )  # fmt: skip
-    plan = step.plan(State(model=model.eval()), bench)
+    plan = step.plan(State(model=model.eval()), bench, bench.calibration(16))
     assert plan.by_pruning == 1.0
     assert plan.decompose.layers == ()
     assert plan.trials[1].divergence is None
@@ -100,7 +100,7 @@ def test_fields_that_do_not_fit_together(bench: Bench) -> None:
         with pytest.raises(BadArgument, match=words):
             JointStep.model_validate({"step": "joint", "budget": {"macs": 0.5}, **fields}).check()
     step = JointStep.model_validate({"step": "joint", "budget": {"bytes": 900, "weight_bits": 8}})
-    assert step.budget.value() == Bytes(at_most=900, weight_bits=8)
+    assert step.budget.cost() == Bytes(at_most=900, weight_bits=8)
     with pytest.raises(BadArgument, match="before sparsify"):
         step.run(masked, bench)
     with pytest.raises(BadArgument, match="before sparsify"):

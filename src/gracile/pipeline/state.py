@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from gracile.data import DataBundle
+from gracile.errors import BadArgument
 from gracile.records import Artifact, MaskPlan, Proof, QuantPlan, Skipped
 
 if TYPE_CHECKING:
@@ -48,6 +49,14 @@ class State:
     def changed(self, model: nn.Module, change: Change) -> State:
         """The state after a change of structure."""
         return replace(self, model=model, changes=(*self.changes, change))
+
+    def refuse_masks(self, step: str) -> None:
+        """Raise ``BadArgument`` where weights are zero for good: ``step`` would make others of them."""
+        if self.masks is not None:
+            raise BadArgument(
+                step, wanted="a model without masks", found="one that a sparsify step has masked",
+                do=f"Put {step} before sparsify.",
+            )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

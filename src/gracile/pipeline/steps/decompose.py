@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from gracile.errors import BadArgument
 from gracile.records import DecomposePlan, count_text, from_plain, to_plain
 
-from ..schema import Part, Step
+from ..schema import Step
+from .budgets import BudgetPart
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,47 +20,25 @@ if TYPE_CHECKING:
     from ..state import Bench, Outcome, State
 
 
-class RanksPart(Part):
+class RanksPart(BudgetPart):
     """How far layers are factored: exactly one of the fields, ``weight_bits`` beside ``bytes`` aside."""
 
-    macs: float | None = Field(default=None, gt=0, lt=1)
-    """Share of the multiply-adds to keep."""
-    params: float | None = Field(default=None, gt=0, lt=1)
-    """Share of the parameters to keep."""
-    bytes: int | None = Field(default=None, ge=1)
-    """What all parameters may take by formula, weights in ``weight_bits``, everything else in 32."""
-    weight_bits: int | None = Field(default=None, ge=1, le=32)
-    """With ``bytes``: what a weight will be stored in; default 32."""
     energy: float | None = Field(default=None, gt=0, lt=1)
     """Share of each layer's output energy to keep."""
     milliseconds: float | None = Field(default=None, gt=0, le=1)
     """Share of the time of all layers that can be factored to keep, measured in ``measure_on``."""
 
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
-        given = [name for name, value in self if value is not None and name != "weight_bits"]
-        if len(given) != 1:
-            raise ValueError(
-                f"one of macs, params, bytes, energy, milliseconds (given: {', '.join(given) or 'none'})"
-            )
-        if self.weight_bits is not None and self.bytes is None:
-            raise ValueError("weight_bits belongs to a budget in bytes")
-        return self
-
     def value(self) -> Energy | Macs | Params | Bytes | Milliseconds:
         """The budget as the library's own object."""
         from gracile import decompose
 
-        if self.macs is not None:
-            return decompose.Macs(fraction_kept=self.macs)
-        if self.params is not None:
-            return decompose.Params(fraction_kept=self.params)
-        if self.bytes is not None:
-            return decompose.Bytes(at_most=self.bytes, weight_bits=self.weight_bits or 32)
+        if self.energy is not None:
+            return decompose.Energy(kept=self.energy)
         if self.milliseconds is not None:
             return decompose.Milliseconds(fraction_kept=self.milliseconds)
-        assert self.energy is not None
-        return decompose.Energy(kept=self.energy)
+        cost = self.cost()
+        assert cost is not None  # one of them is given
+        return cost
 
 
 class DecomposeStep(Step):
@@ -103,11 +82,7 @@ class DecomposeStep(Step):
         from ..latency import layer_timer
         from ..state import Change, Outcome
 
-        if state.masks is not None:
-            raise BadArgument(
-                "decompose", wanted="a model without masks", found="one that a sparsify step has masked",
-                do="Put decompose before sparsify.",
-            )  # fmt: skip
+        state.refuse_masks(self.step)
         images = bench.calibration(self.calibration) if self.calibration else None
         forms = tuple(decompose.BY_NAME[name] for name in self.forms)
         importance = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from gracile.errors import BadArgument
 from gracile.records import FusePlan, count_text, from_plain, to_plain
 
 from ..schema import Step
@@ -31,11 +30,7 @@ class FuseStep(Step):
 
         from ..state import Change, Outcome
 
-        if state.masks is not None:
-            raise BadArgument(
-                "fuse", wanted="a model without masks", found="one that a sparsify step has masked",
-                do="Put fuse before sparsify.",
-            )  # fmt: skip
+        state.refuse_masks(self.step)
         before = graph.cost(state.model, bench.inputs)
         plan = fold.plan_fusions(state.model, bench.inputs, always=self.always, seed=bench.seed)
         model = fold.apply_fusions(state.model, plan)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic import Field, model_validator
 
 from .masking import MaskPart
-from .prune import BudgetPart
+from .prune import ChannelsPart
 
 if TYPE_CHECKING:
     from gracile.prune import GradualChannels, GradualMasks, Pace, Schedule
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class GradualPart(MaskPart):
     """Prune during the training: masks up to ``sparsity``, or channels down to ``budget``."""
 
-    budget: BudgetPart | None = None
+    budget: ChannelsPart | None = None
     """Remove whole channels until this is met, in place of masking weights."""
     initial: float = Field(default=0.0, ge=0, lt=1)
     """Sparsity of the masks at the beginning."""

@@ -2,52 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from gracile.errors import BadArgument
 from gracile.records import count_text, to_plain
 
-from ..schema import Part, Step
+from ..schema import Step
+from .budgets import BudgetPart
 
 if TYPE_CHECKING:
-    from gracile.records import Bytes, JointPlan, Macs, Params
+    from torch import Tensor
+
+    from gracile.records import JointPlan
 
     from ..state import Bench, Outcome, State
-
-
-class JointBudgetPart(Part):
-    """How much may stay: exactly one of the fields, ``weight_bits`` beside ``bytes`` aside."""
-
-    macs: float | None = Field(default=None, gt=0, lt=1)
-    """Share of the multiply-adds to keep."""
-    params: float | None = Field(default=None, gt=0, lt=1)
-    """Share of the parameters to keep."""
-    bytes: int | None = Field(default=None, ge=1)
-    """What all parameters may take by formula, weights in ``weight_bits``, everything else in 32."""
-    weight_bits: int | None = Field(default=None, ge=1, le=32)
-    """With ``bytes``: what a weight will be stored in; default 32."""
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
-        given = [name for name, value in self if value is not None and name != "weight_bits"]
-        if len(given) != 1:
-            raise ValueError(f"one of macs, params, bytes (given: {', '.join(given) or 'none'})")
-        if self.weight_bits is not None and self.bytes is None:
-            raise ValueError("weight_bits belongs to a budget in bytes")
-        return self
-
-    def value(self) -> Macs | Params | Bytes:
-        """The budget as the library's own object."""
-        from gracile.records import Bytes, Macs, Params
-
-        if self.macs is not None:
-            return Macs(fraction_kept=self.macs)
-        if self.params is not None:
-            return Params(fraction_kept=self.params)
-        assert self.bytes is not None
-        return Bytes(at_most=self.bytes, weight_bits=self.weight_bits or 32)
 
 
 class JointStep(Step):
@@ -56,7 +26,7 @@ class JointStep(Step):
     structural = True
 
     step: Literal["joint"] = "joint"
-    budget: JointBudgetPart
+    budget: BudgetPart
     criterion: Literal["reconstruction", "l1", "l2", "random"] = "reconstruction"
     """How channels are ranked."""
     forms: tuple[Literal["svd", "spatial", "tucker", "cp"], ...] = ("svd", "spatial", "tucker")
@@ -93,13 +63,9 @@ class JointStep(Step):
 
         from ..state import Change, Outcome
 
-        if state.masks is not None:
-            raise BadArgument(
-                "joint", wanted="a model without masks", found="one that a sparsify step has masked",
-                do="Put joint before sparsify.",
-            )  # fmt: skip
+        state.refuse_masks(self.step)
         images = bench.calibration(self.calibration)
-        plan = self.plan(state, bench)
+        plan = self.plan(state, bench, images)
         bench.tick("fitting", 2, 4)
         model = joint.apply(state.model, plan, inputs=bench.inputs, calibration=images, seed=bench.seed)
         bench.tick("proofs", 3, 4)
@@ -125,20 +91,22 @@ class JointStep(Step):
             proofs=proofs,
         )  # fmt: skip
 
-    def plan(self, state: State, bench: Bench) -> JointPlan:
+    def plan(self, state: State, bench: Bench, images: Tensor) -> JointPlan:
         """Which channels go and which layers are factored."""
         from gracile import decompose, joint, prune
 
         from ..latency import layer_timer
 
+        budget = self.budget.cost()
+        assert budget is not None  # no other field says it
         timer = None
         if self.pays == "milliseconds":
             timer = layer_timer(
                 bench, runtime=self.measure_on, batch=self.measure_batch, int8=self.measure_as == "int8"
             )
         return joint.plan(
-            state.model, bench.inputs, budget=self.budget.value(),
-            calibration=bench.calibration(self.calibration), criterion=prune.CRITERIA[self.criterion](),
+            state.model, bench.inputs, budget=budget, calibration=images,
+            criterion=prune.CRITERIA[self.criterion](),
             forms=tuple(decompose.BY_NAME[name] for name in self.forms), shares=self.shares,
             held_out=self.held_out, leave=self.leave, round_to=self.round_to, timer=timer, seed=bench.seed,
             on_try=lambda done, total: bench.tick("sharing out the budget", 2 * done / total, 4),

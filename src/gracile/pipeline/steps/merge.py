@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from gracile.errors import BadArgument
 from gracile.records import PrunePlan, count_text, from_plain, to_plain
 
 from ..schema import Step
@@ -51,11 +50,7 @@ class MergeStep(Step):
 
         from ..state import Change, Outcome
 
-        if state.masks is not None:
-            raise BadArgument(
-                "merge", wanted="a model without masks", found="one that a sparsify step has masked",
-                do="Put merge before sparsify.",
-            )  # fmt: skip
+        state.refuse_masks(self.step)
         merged = prune.merge(
             state.model, bench.inputs, budget=self.budget(), tolerance=self.tolerance, leave=self.leave,
             round_to=self.round_to, seed=bench.seed,

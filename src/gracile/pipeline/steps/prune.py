@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from gracile.errors import BadArgument
 from gracile.records import PrunePlan, SensitivityTable, count_text, from_json, from_plain, to_plain
 
-from ..schema import Part, Step
+from ..schema import Step
+from .budgets import BudgetPart
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,37 +26,21 @@ CURVES = "sensitivity.json"
 """The latest sensitivity analysis, in the run's folder."""
 
 
-class BudgetPart(Part):
+class ChannelsPart(BudgetPart):
     """How much is kept or removed: exactly one of the fields, or ``milliseconds``, alone or with ``macs``."""
 
-    macs: float | None = Field(default=None, gt=0, lt=1)
-    """Share of the multiply-adds to keep."""
-    params: float | None = Field(default=None, gt=0, lt=1)
-    """Share of the parameters to keep."""
     per_layer: float | None = Field(default=None, gt=0, lt=1)
     """Share of the channels to remove from every group."""
     everywhere: float | None = Field(default=None, gt=0, lt=1)
     """Share of all channels to remove, the lowest scores of the whole model first."""
-
-    bytes: int | None = Field(default=None, ge=1)
-    """What all parameters may take by formula, weights in ``weight_bits``, everything else in 32."""
-    weight_bits: int | None = Field(default=None, ge=1, le=32)
-    """With ``bytes``: what a weight will be stored in; default 32."""
     milliseconds: float | None = Field(default=None, gt=0, le=1)
     """Share of the int8 model's time on ``measure_on`` to keep: each layer is timed at eighths of its width,
     and widths are chosen among those."""
 
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
-        given = [name for name, value in self if value is not None and name != "weight_bits"]
-        if self.weight_bits is not None and self.bytes is None:
-            raise ValueError("weight_bits belongs to a budget in bytes")
-        if len(given) != 1 and set(given) != {"macs", "milliseconds"}:
-            raise ValueError(
-                "one of macs, params, bytes, per_layer, everywhere, milliseconds, or macs and milliseconds "
-                f"(given: {', '.join(given) or 'none'})"
-            )
-        return self
+    @classmethod
+    def pairs(cls) -> tuple[set[str], ...]:
+        """Time may be limited together with multiply-adds."""
+        return ({"macs", "milliseconds"},)
 
     def value(self, table: LatencyTable | None = None) -> Budget:
         """The budget as the library's own object; ``table`` for one in milliseconds."""
@@ -64,16 +49,13 @@ class BudgetPart(Part):
         if self.milliseconds is not None:
             assert table is not None
             return prune.Milliseconds(fraction_kept=self.milliseconds, table=table, macs=self.macs or 1.0)
-        if self.macs is not None:
-            return prune.Macs(fraction_kept=self.macs)
-        if self.params is not None:
-            return prune.Params(fraction_kept=self.params)
-        if self.bytes is not None:
-            return prune.Bytes(at_most=self.bytes, weight_bits=self.weight_bits or 32)
         if self.per_layer is not None:
             return prune.PerLayer(ratio=self.per_layer)
-        assert self.everywhere is not None  # one of them is given
-        return prune.Global(ratio=self.everywhere)
+        if self.everywhere is not None:
+            return prune.Global(ratio=self.everywhere)
+        cost = self.cost()
+        assert cost is not None  # one of them is given
+        return cost
 
 
 class PruneStep(Step):
@@ -101,7 +83,7 @@ class PruneStep(Step):
         "sensitivity",
     ] = "l1"
     """How the channels of a group are ranked; the lowest go."""
-    budget: BudgetPart
+    budget: ChannelsPart
     leave: tuple[str, ...] = ("first", "last")
     """Layers left alone: ``first``, ``last`` or dotted names."""
     round_to: int = Field(default=1, ge=1)
