@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from gracile import data, pipeline, prune, report, zoo
+from gracile import pipeline, prune, report, zoo
 from gracile.pipeline import Recipe, latency, parse_recipe
 from gracile.pipeline.state import Bench, State
 from gracile.records import Branch
@@ -61,17 +61,6 @@ def test_the_run_goes_on_after_an_interruption_and_holds_all(
     widths = {g["name"]: [p[0] for p in g["points"]] for g in table["groups"]}
     for group in run.plan["changes"][1]["plan"]["groups"]:
         assert len(group["keep"]) in widths[group["name"]]
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    bundle = data.load_data("digits")
-    images = bundle.calibration(4)
-    return Bench(
-        bundle=bundle, inputs=(images[:1],), images=images, seed=0, out=tmp_path,
-        partial=tmp_path / "partial", done={}, restored=lambda name: pytest.fail(name),
-        tick=lambda text, done, total: None, note=lambda text: None,
-    )  # fmt: skip
 
 
 def test_a_layer_between_two_groups_counts_half_for_each(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,24 +35,6 @@ def net() -> nn.Module:
         nn.Flatten(),
         nn.Linear(16, 10),
     ).eval()
-
-
-@pytest.fixture
-def bench(digits: DataBundle, tmp_path: Path) -> Bench:
-    images = digits.calibration(8)
-    nothing: Any = lambda *_: None  # noqa: E731
-    return Bench(
-        bundle=digits,
-        inputs=(images[:1],),
-        images=images,
-        seed=0,
-        out=tmp_path,
-        partial=tmp_path / "partial",
-        done={},
-        restored=nothing,
-        tick=nothing,
-        note=nothing,
-    )
 
 
 def step(**fields: Any) -> QatStep:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -42,24 +40,6 @@ def net(digits: DataBundle) -> nn.Module:
         F.cross_entropy(model(images), labels).backward()
         optimizer.step()
     return model.eval()
-
-
-@pytest.fixture
-def bench(digits: DataBundle, tmp_path: Path) -> Bench:
-    images = digits.calibration(8)
-    nothing: Any = lambda *_: None  # noqa: E731
-    return Bench(
-        bundle=digits,
-        inputs=(images[:1],),
-        images=images,
-        seed=0,
-        out=tmp_path,
-        partial=tmp_path / "partial",
-        done={},
-        restored=nothing,
-        tick=nothing,
-        note=nothing,
-    )
 
 
 FEW = {"weight_bits": 2, "activation_bits": 2, "ends": {}, "rounding": "nearest", "calibration": 64}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
-import socket
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+InTwo = Callable[[str], list[dict[str, Any]]]
 
 SCRIPT = """
 import json, sys
@@ -34,23 +33,9 @@ PartialState().destroy_process_group()
 """
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @pytest.mark.slow
-def test_two_processes_end_with_the_same_model(tmp_path: Path) -> None:
-    (tmp_path / "train.py").write_text(SCRIPT)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
-    launch += ["--master_addr", "127.0.0.1", "--master_port", str(_free_port())]
-    launch += [str(tmp_path / "train.py"), str(tmp_path)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run(launch, capture_output=True, text=True, timeout=120, env=environment, check=False)
-    assert done.returncode == 0, done.stderr
-    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+def test_two_processes_end_with_the_same_model(in_two_processes: InTwo, tmp_path: Path) -> None:
+    first, second = in_two_processes(SCRIPT)
     assert first == second
     assert first["steps"] == 3  # 48 examples, two processes, 8 a step
     assert (tmp_path / "run.safetensors").exists()
