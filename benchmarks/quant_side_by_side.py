@@ -6,7 +6,8 @@ Runtime, NNCF in OpenVINO, Brevitas as its simulation in PyTorch. Tools do what 
 recommends: ``quantize_static`` as in ``benchmarks.int8``, NNCF's ``quantize`` with its fast bias correction,
 Brevitas's post-training example with graph equalization, GPTQ and bias correction. Brevitas gives the first
 and last layers the bits of all others, so Gracile appears twice below 8 bits: with those layers at 8 bits,
-its default, and "all layers alike".
+its default, and "all layers alike". Brevitas also rounds the residual sums to those bits, which Gracile keeps
+at 8; "brevitas, sums in float" is its backend that rounds only what layers read.
 
 NNCF and Brevitas are optional: a tool that is not installed is named, and its rows are left out.
 """
@@ -83,7 +84,9 @@ def by_nncf(model: nn.Module, images: Tensor, w: int, a: int, folder: Path) -> P
     return lambda batch: compiled(batch)[0]
 
 
-def by_brevitas(model: nn.Module, images: Tensor, w: int, a: int, folder: Path) -> Predict:
+def by_brevitas(
+    model: nn.Module, images: Tensor, w: int, a: int, folder: Path, *, backend: str = "fx"
+) -> Predict:
     """The post-training example of Brevitas: equalize, calibrate, GPTQ, correct biases; simulated."""
     from brevitas.graph.quantize import preprocess_for_quantize
     from brevitas_examples.imagenet_classification.ptq import ptq_common
@@ -92,7 +95,7 @@ def by_brevitas(model: nn.Module, images: Tensor, w: int, a: int, folder: Path) 
     prepared = preprocess_for_quantize(_traced(model), equalize_iters=20, relu6_to_relu=False)
     quantized = ptq_common.quantize_model(
         prepared,
-        backend="fx",
+        backend=backend,
         weight_bit_width=w,
         act_bit_width=a,
         bias_bit_width=32,
@@ -143,6 +146,7 @@ TOOLS: dict[str, tuple[Callable[..., Predict], tuple[tuple[int, int], ...]]] = {
     "onnxruntime": (by_onnxruntime, BITS[:1]),
     "nncf": (by_nncf, BITS[:1]),
     "brevitas": (by_brevitas, BITS),
+    "brevitas, sums in float": (partial(by_brevitas, backend="layerwise"), BITS[-1:]),
 }
 
 
@@ -153,7 +157,7 @@ def missing(tool: str) -> str:
         >>> missing("gracile")
         ''
     """
-    return ", ".join(name for name in NEEDS.get(tool, ()) if find_spec(name) is None)
+    return ", ".join(name for name in NEEDS.get(tool.partition(",")[0], ()) if find_spec(name) is None)
 
 
 def run(parsed: argparse.Namespace) -> tuple[list[Row], list[dict[str, Any]]]:
@@ -174,7 +178,9 @@ def run(parsed: argparse.Namespace) -> tuple[list[Row], list[dict[str, Any]]]:
     for tool in parsed.tools:
         make, widths = TOOLS[tool]
         if lacking := missing(tool):
-            console.print(f"{tool} is left out: {lacking} is not installed (pip install {tool}).")
+            console.print(
+                f"{tool} is left out: {lacking} is not installed (pip install {tool.partition(',')[0]})."
+            )
             continue
         for w, a in widths:
             name = f"{tool}, W{w}A{a}, {parsed.images} images, {len(labels)} {on} images"

@@ -36,6 +36,6 @@ def test_rows_have_a_name_for_each_tool_and_width() -> None:
         for w, a in widths
     ]
     ids = [row.id for row in rows]
-    assert len(set(ids)) == len(ids) == 10
+    assert len(set(ids)) == len(ids) == 11
     assert "quant_side_by_side.gracile_all_layers_alike.w4a4.points_lost" in ids
     assert rows[0].spread == (-0.1, 0.5)
