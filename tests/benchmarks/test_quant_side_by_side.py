@@ -28,14 +28,17 @@ def test_what_brevitas_gets_is_the_same_function() -> None:
     assert not any(node.kwargs for node in traced.graph.nodes if node.target == "mean")
 
 
-def test_rows_have_a_name_for_each_tool_and_width() -> None:
-    figures: dict[str, Any] = {"points_lost": 0.2, "low": -0.1, "high": 0.5}
-    rows = [
-        side.row_of({"tool": tool, "weight_bits": w, "activation_bits": a, **figures}, 1000)
-        for tool, (_, widths) in side.TOOLS.items()
-        for w, a in widths
+def test_rows_hold_the_defaults_against_the_best_of_the_others() -> None:
+    lost = {
+        ("gracile", 4, 4): 0.5,
+        ("gracile, all layers alike", 4, 4): 0.1,
+        ("brevitas", 4, 4): 30.0,
+        ("brevitas, sums in float", 4, 4): 0.75,
+        ("gracile", 4, 8): 0.0,
+    }
+    found: list[dict[str, Any]] = [
+        {"tool": tool, "weight_bits": w, "activation_bits": a, "points_lost": points}
+        for (tool, w, a), points in lost.items()
     ]
-    ids = [row.id for row in rows]
-    assert len(set(ids)) == len(ids) == 11
-    assert "quant_side_by_side.gracile_all_layers_alike.w4a4.points_lost" in ids
-    assert rows[0].spread == (-0.1, 0.5)
+    rows = side.rows_of(found, 1000)
+    assert [(row.id, row.value, row.ok) for row in rows] == [("quant_side_by_side.w4a4.ahead", 0.25, True)]
