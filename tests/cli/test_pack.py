@@ -40,9 +40,12 @@ def test_a_damaged_file_is_a_failure_that_says_so(gracile: Any, tmp_path: Path) 
 
 def test_random_weights_are_told(gracile: Any, tmp_path: Path) -> None:
     ended = gracile("pack", "gracile:demo_net", "--out", tmp_path / "a.gracile")
-    assert "numbers are random" in ended.out
+    assert "numbers are random" in ended.err
+    ended = gracile("pack", "gracile:demo_net", "--out", tmp_path / "c.gracile", "--json")
+    assert json.loads(ended.out)["size_bytes"] > 0
+    assert "numbers are random" in ended.err
     file = tmp_path / "w.safetensors"
     safetensors.torch.save_file(zoo.load_model("gracile:demo_net").state_dict(), file)
     ended = gracile("pack", "gracile:demo_net", "--weights", file, "--out", tmp_path / "b.gracile")
     assert ended.code == 0
-    assert "numbers are random" not in ended.out
+    assert "numbers are random" not in ended.err

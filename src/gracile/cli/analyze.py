@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from .inspect import parse_options, random_weights
+from .inspect import parse_options, tell_random_weights
 from .show import console
 
 if TYPE_CHECKING:
@@ -58,8 +58,7 @@ def analyze(
         typer.echo(_json(noise, sums, table))
     else:
         _show(noise, sums, table)
-        if note := random_weights(model, weights, options or []):
-            console().print(note, soft_wrap=True, markup=False)
+    tell_random_weights(model, weights, options or [])
 
 
 def _json(noise: QuantNoise, sums: OverflowReport, table: QuantSensitivity | None) -> str:

@@ -14,7 +14,7 @@ from rich.table import Table
 from gracile.errors import UsageError
 from gracile.records import bytes_text, count_text
 
-from .show import console
+from .show import console, error_console
 
 if TYPE_CHECKING:
     from torch import nn
@@ -82,6 +82,12 @@ def random_weights(spec: str, weights: Path | None, options: list[str]) -> str:
         if weights or told or not library
         else ("No --weights: these numbers are random, as a fresh network has them.")
     )
+
+
+def tell_random_weights(spec: str, weights: Path | None, options: list[str]) -> None:
+    """Print :func:`random_weights` beside the results, which may be JSON."""
+    if note := random_weights(spec, weights, options):
+        error_console().print(note, soft_wrap=True, markup=False)
 
 
 def sizes_of(spec: str, model: nn.Module, shape: str | None) -> tuple[int, ...]:

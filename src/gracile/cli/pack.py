@@ -11,7 +11,7 @@ import typer
 
 from gracile.records import bytes_text
 
-from .inspect import parse_options, random_weights, sizes_of
+from .inspect import parse_options, sizes_of, tell_random_weights
 from .show import console
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -39,12 +39,11 @@ def pack(
     plain = sum(t.numel() * t.element_size() for t in built.state_dict().values())
     if as_json:
         typer.echo(json.dumps(asdict(artifact) | {"plain_bytes": plain}, indent=2))
-        return
-    ratio = plain / artifact.size_bytes
-    text = f"{out}: {bytes_text(artifact.size_bytes)}, {ratio:.1f} times less than the tensors in memory"
-    console().print(text, soft_wrap=True, markup=False)
-    if note := random_weights(model, weights, options or []):
-        console().print(note, soft_wrap=True, markup=False)
+    else:
+        ratio = plain / artifact.size_bytes
+        text = f"{out}: {bytes_text(artifact.size_bytes)}, {ratio:.1f} times less than the tensors in memory"
+        console().print(text, soft_wrap=True, markup=False)
+    tell_random_weights(model, weights, options or [])
 
 
 def unpack(

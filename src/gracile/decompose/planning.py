@@ -158,8 +158,8 @@ def _choose(
     if least > spare:
         raise BudgetError(
             "budget",
-            wanted=f"at most {limit:,} of {total:,} {_unit(budget)}",
-            found=f"that {total + least:,} is the fewest that these forms reach",
+            wanted=f"at most {_text(limit, budget)} of {_text(total, budget)} {_unit(budget)}",
+            found=f"that {_text(total + least, budget)} is the least that these forms reach",
             do="Ask for less, allow more forms, or prune channels too.",
         )
     errors = {
@@ -189,8 +189,12 @@ def _nanoseconds(option: Option) -> int:
 
 
 def _unit(budget: Macs | Params | Bytes | Milliseconds) -> str:
-    names = {Macs: "multiply-adds", Params: "parameters", Bytes: "bytes", Milliseconds: "nanoseconds"}
+    names = {Macs: "multiply-adds", Params: "parameters", Bytes: "bytes", Milliseconds: "milliseconds"}
     return names[type(budget)]
+
+
+def _text(count: int, budget: Macs | Params | Bytes | Milliseconds) -> str:
+    return f"{count / 1e6:.4g}" if isinstance(budget, Milliseconds) else f"{count:,}"
 
 
 def _priced(errors: Mapping[str, list[float]], costs: Mapping[str, list[int]], spare: int) -> dict[str, int]:
