@@ -15,7 +15,7 @@ information; what was learned is kept only if it is better than the start on ima
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -33,6 +33,8 @@ from .site import Rounding, Site
 
 _HELD = 8  # one image in that many judges and does not teach
 _CHUNK = 64  # images run at a time without gradients
+_POSITIONS = 1024  # of a map, up to which a step takes the whole batch
+_FEWEST = 4  # images of a step, however large they are
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +44,8 @@ class Blocks:
     Args:
         images: Calibration images used, at least 2. Inputs and outputs of one block are kept in memory.
         iterations: Steps of Adam for each block, at least 1.
-        batch: Images of a step, at least 1.
+        batch: Images of a step, at least 1; fewer, but not below 4, in blocks whose maps have more than 1,024
+            positions, so that a step sees about as many of them and takes about as long.
         drop: Share of values left unrounded at random while learning, from 0 to below 1.
         soft: Relax integers by rectified sigmoids (AdaRound, BRECQ) instead of rounding straight through.
         learn_steps: Learn steps of weights and of activations below 8 bits.
@@ -216,6 +219,7 @@ class _Lesson:
         self.taught = torch.tensor([i for i in range(count) if i % _HELD] or [0])
         self.exact, self.lossy, self.targets = exact, lossy, targets
         self.spread = {node: x.var(correction=0).clamp(min=1e-12) for node, x in targets.items()}
+        self.batch = batch_for(self.settings.batch, [*exact.values(), *targets.values()])
 
     def run(self) -> None:
         """All iterations; rates fall to nothing along half a cosine."""
@@ -245,7 +249,7 @@ class _Lesson:
 
     def _loss(self, done: float) -> Tensor:
         settings, random = self.settings, self.run_.random
-        picked = self.taught[torch.randint(len(self.taught), (settings.batch,), generator=random)]
+        picked = self.taught[torch.randint(len(self.taught), (self.batch,), generator=random)]
         values = {n: self._mixed(self.exact[n][picked], self.lossy[n][picked]) for n in self.block.inputs}
         open_: list[Tensor] = []
 
@@ -271,6 +275,17 @@ class _Lesson:
         if not self.settings.drop:
             return lossy
         return torch.where(by_chance(exact, self.settings.drop, self.run_.random), exact, lossy)
+
+
+def batch_for(batch: int, values: Sequence[Tensor]) -> int:
+    """Images of a step, from what a block reads and gives, each ``(images, channels, *positions)``.
+
+    Example:
+        >>> [batch_for(32, [torch.zeros(1, 8, size, size)]) for size in (28, 32, 56, 112)]
+        [32, 32, 10, 4]
+    """
+    positions = max(math.prod(x.shape[2:]) for x in values)
+    return min(batch, max(_FEWEST, batch * _POSITIONS // positions))
 
 
 def distance(found: Values, wanted: Values) -> Tensor:
