@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import torch
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from gracile.quantize.qat.batch_norm import Frozen
 from tests.quantize.qat.batch_norm.pairs import (
     Case,
     built,
     cases,
-    deploys,
     rounded,
     same_evaluation,
     same_statistics,
@@ -28,13 +26,6 @@ def test_without_rounding_it_is_the_layer_and_its_norm_in_evaluation_mode(case: 
     layer = built(Frozen, pair, off=True).train()
     same_training(layer, pair, case.inputs(2))
     same_evaluation(layer, pair, case.inputs(1)[0])
-
-
-@given(cases(), st.integers(1, 8), st.booleans())
-@settings(max_examples=20, deadline=None)
-def test_what_is_deployed_is_what_evaluation_computes(case: Case, bits: int, per_channel: bool) -> None:
-    layer = built(Frozen, case.pair(), bits=bits, per_channel=per_channel)
-    deploys(trained(layer, case.inputs(3)), case.inputs(1)[0])
 
 
 def test_the_folded_weight_is_rounded_and_batches_do_not_count() -> None:

@@ -3,48 +3,15 @@
 from __future__ import annotations
 
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from gracile.quantize.qat.batch_norm import Krishnamoorthi
 from tests.quantize.qat.batch_norm.pairs import (
     Case,
     built,
-    cases,
-    deploys,
     rounded,
-    same_evaluation,
     same_statistics,
-    same_training,
-    trained,
 )
-
-
-@given(cases())
-@settings(max_examples=25, deadline=None)
-def test_without_rounding_it_is_the_layer_and_its_norm(case: Case) -> None:
-    pair = case.pair().train()
-    layer = built(Krishnamoorthi, pair, off=True)
-    same_training(layer, pair, case.inputs(2))
-    same_evaluation(layer, pair, case.inputs(1)[0])
-
-
-@given(cases())
-@settings(max_examples=15, deadline=None)
-def test_frozen_and_without_rounding_it_is_the_layer_and_its_norm_in_evaluation_mode(case: Case) -> None:
-    pair = case.pair()
-    pair[1].eval()
-    layer = built(Krishnamoorthi, pair, off=True)
-    layer.freeze_()
-    same_training(layer, pair, case.inputs(2))
-
-
-@given(cases(), st.integers(1, 8), st.booleans())
-@settings(max_examples=20, deadline=None)
-def test_what_is_deployed_is_what_evaluation_computes(case: Case, bits: int, per_channel: bool) -> None:
-    layer = built(Krishnamoorthi, case.pair(), bits=bits, per_channel=per_channel)
-    deploys(trained(layer, case.inputs(3)), case.inputs(1)[0])
 
 
 def test_the_weight_is_scaled_by_running_statistics_and_outputs_by_the_batch() -> None:

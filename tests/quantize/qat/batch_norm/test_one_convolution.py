@@ -7,8 +7,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 from torch.ao.nn.intrinsic.qat import ConvBn2d
 
@@ -17,38 +15,7 @@ from tests.quantize.qat.batch_norm.pairs import (
     Case,
     Largest,
     built,
-    cases,
-    deploys,
-    same_evaluation,
-    same_training,
-    trained,
 )
-
-
-@given(cases())
-@settings(max_examples=25, deadline=None)
-def test_without_rounding_it_is_the_layer_and_its_norm(case: Case) -> None:
-    pair = case.pair().train()
-    layer = built(OneConvolution, pair, off=True)
-    same_training(layer, pair, case.inputs(2))
-    same_evaluation(layer, pair, case.inputs(1)[0])
-
-
-@given(cases())
-@settings(max_examples=15, deadline=None)
-def test_frozen_and_without_rounding_it_is_the_layer_and_its_norm_in_evaluation_mode(case: Case) -> None:
-    pair = case.pair()
-    pair[1].eval()
-    layer = built(OneConvolution, pair, off=True)
-    layer.freeze_()
-    same_training(layer, pair, case.inputs(2))
-
-
-@given(cases(), st.integers(1, 8), st.booleans())
-@settings(max_examples=20, deadline=None)
-def test_what_is_deployed_is_what_evaluation_computes(case: Case, bits: int, per_channel: bool) -> None:
-    layer = built(OneConvolution, case.pair(), bits=bits, per_channel=per_channel)
-    deploys(trained(layer, case.inputs(3)), case.inputs(1)[0])
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
