@@ -26,7 +26,8 @@ from torch import Tensor, nn
 
 from benchmarks.cells import Cells
 from benchmarks.rows import Row, benchmark_main
-from gracile import data, graph, measure, prune, records, tune, zoo
+from benchmarks.trained import trained_once
+from gracile import data, graph, measure, prune, tune
 
 NETS = ("resnet20b", "vgg19")
 TOOLS = ("gracile", "gracile, surgery only", "torch-pruning", "torch-kirigami")
@@ -99,18 +100,10 @@ def smallest_ratio(meets: Callable[[float], bool], steps: int = 8) -> float:
 
 def trained(net: str, bundle: data.DataBundle, arguments: argparse.Namespace) -> nn.Module:
     """The network with weights, from ``--weights`` where it was trained before."""
-    file = arguments.weights / f"{net}-{arguments.train_epochs}-{arguments.seed}.safetensors"
-    if file.is_file():
-        return zoo.load_model(f"gracile:{net}", weights=file)
-    import safetensors.torch
-
-    torch.manual_seed(arguments.seed)
-    model = zoo.load_model(f"gracile:{net}")
+    epochs = arguments.train_epochs
+    file = arguments.weights / f"{net}-{epochs}-{arguments.seed}.safetensors"
     lr = 0.05 if net == "vgg19" else 0.1
-    tune.fit(model, examples(bundle, arguments), config(lr, arguments.train_epochs, arguments), progress=True)
-    with records.atomic_write(file) as temporary:
-        safetensors.torch.save_file(model.state_dict(), temporary)
-    return model.eval()
+    return trained_once(file, f"gracile:{net}", examples(bundle, arguments), config(lr, epochs, arguments))
 
 
 def examples(bundle: data.DataBundle, arguments: argparse.Namespace) -> Any:

@@ -28,7 +28,8 @@ from torch import Tensor, nn
 
 from benchmarks.cells import Cells
 from benchmarks.rows import Row, benchmark_main
-from gracile import data, export, measure, prune, records, tune, zoo
+from benchmarks.trained import trained_once
+from gracile import data, export, measure, prune, tune
 
 TASKS: dict[str, dict[str, Any]] = {
     "sad": {"epochs": 10, "tune": 10, "lr": 1e-3, "batch_size": 64, "augment": False},
@@ -64,16 +65,7 @@ def accuracy(model: nn.Module, bundle: data.DataBundle) -> float:
 def trained(task: str, bundle: data.DataBundle, arguments: argparse.Namespace) -> nn.Module:
     """The network with weights, from ``--weights`` where it was trained before."""
     file = arguments.weights / f"{task}-{arguments.seed}.safetensors"
-    if file.is_file():
-        return zoo.load_model(f"gracile:{task}", weights=file)
-    import safetensors.torch
-
-    torch.manual_seed(arguments.seed)
-    model = zoo.load_model(f"gracile:{task}")
-    tune.fit(model, bundle.train, config(task, arguments, tuning=False), progress=True)
-    with records.atomic_write(file) as temporary:
-        safetensors.torch.save_file(model.state_dict(), temporary)
-    return model.eval()
+    return trained_once(file, f"gracile:{task}", bundle.train, config(task, arguments, tuning=False))
 
 
 def pruned(
