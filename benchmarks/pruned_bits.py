@@ -26,10 +26,12 @@ from torch import nn
 
 from benchmarks import ptq
 from benchmarks.cells import Cells
+from benchmarks.figure import write_svg
 from benchmarks.int8 import CHUNK, folded, weights
 from benchmarks.rows import Row, benchmark_main
 from gracile import export, measure, prune, quantize, zoo
 from gracile.data import DataBundle, load_data
+from gracile.report.charts import Series
 
 CALIBRATION = 1024
 BITS = (8, 6, 5, 4)
@@ -91,11 +93,24 @@ def run(parsed: argparse.Namespace) -> tuple[list[Row], list[dict[str, Any]]]:
         table.add_row(f"{e['weight_bits']} bits", f"{e['narrow_float']:.1f}", f"{e['accuracy']:.1f}",
                       f"{e['low']:+.1f} to {e['high']:+.1f}", f"{e['seconds']:.0f}")  # fmt: skip
     Console().print(table)
+    if parsed.svg:
+        draw(entries, parsed.svg)
     return [
         Row(id=f"pruned_half.resnet56.W{e['weight_bits']}A8.points_lost", value=-e["difference"],
-            unit="points", n=e["n"], spread=(-e["high"], -e["low"]), must=MUST.get(e["weight_bits"], ""))
-        for e in entries
+            unit="points", n=e["n"], spread=(-e["high"], -e["low"]), must=MUST[e["weight_bits"]])
+        for e in entries if e["weight_bits"] in MUST
     ], entries  # fmt: skip
+
+
+def draw(entries: list[dict[str, Any]], path: Path) -> None:
+    """Accuracy over bits of weights, beside the narrow float network's."""
+    bits = sorted(entries, key=lambda e: e["weight_bits"])
+    x = [e["weight_bits"] for e in bits]
+    series = [
+        Series(name="narrow float", x=x, y=[e["narrow_float"] for e in bits]),
+        Series(name="quantized, 8-bit activations", x=x, y=[e["accuracy"] for e in bits], colour=1),
+    ]
+    write_svg(path, series, x="bits of weights", y="accuracy, %")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -105,6 +120,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--iterations", type=int, help="of block reconstruction")
     parser.add_argument("--images", type=int, help="that block reconstruction learns from")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--svg", type=Path, help="write the figure here")
     parser.add_argument("--keep", type=Path, help="JSON-lines file: keep cells, go on after an interrupt")
     parser.set_defaults(held_out=None)
 

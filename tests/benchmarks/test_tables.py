@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -34,13 +35,27 @@ def test_tables_writes_pages_and_fills_the_readme(tmp_path: Path) -> None:
     assert "    run me" in page
     assert "- pc" in page
     assert "| a\\|b | yes |" in page
-    assert "[Main job](main_job.md) | 1 | yes" in (tmp_path / "index.md").read_text()
+    assert "The main job: a pretrained ResNet-56" in page
+    index = (tmp_path / "index.md").read_text()
+    assert "## The main job" in index
+    assert re.search(r"\[Main job\]\(main_job.md\) \| The main job: .* \| 1 \| yes", index)
+    assert "svg" not in page
     text = readme.read_text()
     assert "| accuracy | 92.1 %" in text
     assert "old" not in text
     assert (text.startswith("before"), text.endswith("after\n")) == (True, True)
     assert main(["tables", "--results", str(tmp_path), "--readme", str(readme)]) == 0
     assert readme.read_text() == text
+
+
+def test_a_figure_beside_the_rows_is_shown_and_an_unknown_benchmark_listed_last(tmp_path: Path) -> None:
+    write_rows(tmp_path / "ptq.json", [ROW])
+    write_rows(tmp_path / "mine.json", [ROW])
+    (tmp_path / "mine.svg").write_text("<svg/>")
+    assert main(["tables", "--results", str(tmp_path), "--readme", str(tmp_path / "README.md")]) == 0
+    assert "![Mine](mine.svg)" in (tmp_path / "mine.md").read_text()
+    index = (tmp_path / "index.md").read_text()
+    assert index.index("[PTQ](ptq.md)") < index.index("## More") < index.index("[Mine](mine.md) |  | 1")
 
 
 def test_a_marker_without_rows_says_so() -> None:
