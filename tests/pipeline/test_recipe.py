@@ -159,3 +159,27 @@ def test_the_kinds_are_named_as_in_recipes() -> None:
 def test_reading_a_recipe_does_not_import_torch() -> None:
     code = "import sys, gracile.pipeline as p; p.Recipe.model_json_schema(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "masking",
+    ["sparsify, sparsity: 0.5", "tune, epochs: 2, gradual: {sparsity: 0.5}"],
+)
+@pytest.mark.parametrize(
+    "step",
+    ["fuse", "merge, macs: 0.5", "decompose, budget: {macs: 0.5}", "joint, budget: {macs: 0.5}"],
+)
+def test_steps_that_make_other_weights_come_before_masks(step: str, masking: str) -> None:
+    head = "name: a\nmodel: {spec: 'gracile:demo_net'}\ndata: {spec: digits}\nsteps:\n"
+    lines = [f"- {{step: {masking}}}\n", f"- {{step: {step}}}\n"]
+    error = refusal(head + "".join(lines))
+    first = masking.partition(",")[0]
+    assert f"`{step.partition(',')[0]}` before `{first}`, which makes weights zero for good" in error.wanted
+    assert error.do == "Move it up."
+    assert len(parse_recipe(head + "".join(reversed(lines))).steps) == 2
+
+
+def test_channels_that_go_during_a_training_leave_no_masks() -> None:
+    head = "name: a\nmodel: {spec: 'gracile:demo_net'}\ndata: {spec: digits}\nsteps:\n"
+    gradual = "- {step: tune, epochs: 2, gradual: {budget: {macs: 0.5}}}\n"
+    assert len(parse_recipe(f"{head}{gradual}- {{step: fuse}}\n").steps) == 2

@@ -98,10 +98,13 @@ class Recipe(Part):
 
     @model_validator(mode="after")
     def _steps_in_an_order_that_works(self) -> Self:
-        quantized, folded, shared = "", False, False
+        quantized, masked, folded, shared = "", "", False, False
         for index, step in enumerate(self.steps):
             if quantized and not step.after_quantize:
                 raise _order(index, f"`{step.step}` before `{quantized}`", "it behind", "Move it up.")
+            if masked and step.needs_unmasked:
+                wanted = f"`{step.step}` before `{masked}`, which makes weights zero for good"
+                raise _order(index, wanted, "it behind", "Move it up.")
             if step.makes_original and any(not earlier.makes_original for earlier in self.steps[:index]):
                 do = f"Move it up, or use `tune` to train the compressed model, not `{step.step}`."
                 raise _order(index, f"`{step.step}` before every other step", "it behind one", do)
@@ -114,6 +117,7 @@ class Recipe(Part):
                 do = "Put `codebook` behind it."
                 raise _order(index, "`quantize`, `export` or `pack` behind `codebook`", f"`{step.step}`", do)
             quantized = step.step if step.quantizes else quantized
+            masked = step.step if step.makes_masks else masked
             folded = folded or step.step == "fold"
             shared = shared or step.step == "codebook"
         return self

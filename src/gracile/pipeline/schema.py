@@ -32,12 +32,19 @@ class Step(Part, ABC):
     """It may follow a step that quantizes."""
     quantizes: ClassVar[bool] = False
     """It makes integers of weights; only an export or an archive may follow."""
+    needs_unmasked: ClassVar[bool] = False
+    """It makes other weights of those there are, so none may be zero for good before it."""
     structural: ClassVar[bool] = False
     """It makes the model narrower or shorter, so that an uncompressed int8 model is a fair reference."""
 
     step: str
     name: str = ""
     """Name of the step in the report and in ``--set steps.NAME.field=value``; the kind when empty."""
+
+    @property
+    def makes_masks(self) -> bool:
+        """Whether it leaves weights that are zero for good."""
+        return False
 
     def check(self) -> None:
         """Refuse fields that do not fit together, before any work; nothing beyond the schema by default."""

@@ -45,6 +45,7 @@ class DecomposeStep(Step):
     """Factor convolutions and linear layers."""
 
     structural = True
+    needs_unmasked = True
 
     step: Literal["decompose"] = "decompose"
     budget: RanksPart

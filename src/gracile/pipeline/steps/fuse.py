@@ -20,6 +20,8 @@ class FuseStep(Step):
     Weights that layers compute from parameters alone become parameters, and modules that never run go.
     """
 
+    needs_unmasked = True
+
     step: Literal["fuse"] = "fuse"
     always: bool = False
     """Also where the layer that comes of it has more multiply-adds than the two."""

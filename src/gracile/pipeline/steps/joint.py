@@ -24,6 +24,7 @@ class JointStep(Step):
     """Prune, factor, or leave dense, layer by layer under one budget."""
 
     structural = True
+    needs_unmasked = True
 
     step: Literal["joint"] = "joint"
     budget: BudgetPart

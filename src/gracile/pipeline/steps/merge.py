@@ -22,6 +22,7 @@ class MergeStep(Step):
     """Merge channels by similarity, across residual branches too."""
 
     structural = True
+    needs_unmasked = True
 
     step: Literal["merge"] = "merge"
     tolerance: float = Field(default=1e-3, ge=0)

@@ -19,6 +19,11 @@ class SparsifyStep(MaskPart, Step):
     """Give the weights that stay new random values: the baseline that trains the sparse network from
     scratch."""
 
+    @property
+    def makes_masks(self) -> bool:
+        """It does nothing else."""
+        return True
+
     def check(self) -> None:
         """Refuse what the library refuses."""
         self.check_masks()

@@ -67,6 +67,11 @@ class TrainingStep(Step):
     less_is_more: LessIsMorePart | None = None
     """Remove channels while training."""
 
+    @property
+    def makes_masks(self) -> bool:
+        """Gradual pruning masks weights, unless it removes channels."""
+        return self.gradual is not None and self.gradual.budget is None
+
     def check(self) -> None:
         """Refuse what the training's configuration refuses."""
         self.config(seed=0)
