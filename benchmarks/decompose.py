@@ -26,8 +26,7 @@ from benchmarks import side_by_side, speech
 from benchmarks.cells import Cells
 from benchmarks.rows import Row, benchmark_main
 from gracile import data, decompose, measure, pipeline, tune, zoo
-from gracile.pipeline.verdict import COMPRESSED, ORIGINAL, label
-from gracile.records import Macs, Run, read_run
+from gracile.records import COMPRESSED, ORIGINAL, Macs, Run, label, read_run
 
 FEWER = 3.0
 TUNED = ("lid", "vgg19")

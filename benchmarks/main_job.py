@@ -18,8 +18,7 @@ import numpy as np
 from benchmarks.rows import Row, benchmark_main
 from gracile import pipeline
 from gracile.measure import accuracy
-from gracile.pipeline.verdict import COMPRESSED, ORIGINAL, label
-from gracile.records import Ratio, Run, read_run
+from gracile.records import COMPRESSED, ORIGINAL, Ratio, Run, label, read_run
 
 RECIPE = Path(__file__).resolve().parents[1] / "recipes" / "resnet56-cifar10.yaml"
 BATCH = 128

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from gracile.cli.show import gains, losses
-from gracile.records import Comparison, Headline, Run
+from gracile.records import COMPRESSED, ORIGINAL, Comparison, Headline, Ratio, Run, label
 
 BEFORE = Headline(
     accuracy=99.0, n=400, macs=200, params=100, size_bytes=300, images_per_s=10.0, runtime="torch", batch=32
@@ -33,6 +33,24 @@ def test_gains(run: Run) -> None:
         "a file 3.0x smaller",
         "2.0x fewer multiply-adds",
     ]
+
+
+@pytest.mark.parametrize(
+    ("low", "said"),
+    [
+        (1.2, "9.0x the images a second in ONNX Runtime (1.50x those of the original there)"),
+        (0.9, "9.0x the images a second in ONNX Runtime (no clear difference from the original there)"),
+    ],
+)
+def test_what_the_runtime_brought_is_told_from_what_the_compression_did(
+    run: Run, low: float, said: str
+) -> None:
+    own = Ratio(
+        candidate=label(COMPRESSED, "ort"), reference=label(ORIGINAL, "ort"), batch=32, ratio=1.5, low=low,
+        high=1.8, meaningful=low > 1,
+    )  # fmt: skip
+    other = replace(own, batch=1, ratio=3.0)
+    assert gains(replace(run, ratios=(other, own)))[0] == said
 
 
 def test_no_gain(run: Run) -> None:

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from gracile.pipeline import verdict
-from gracile.pipeline.verdict import COMPRESSED, INT8_ONLY, ORIGINAL, Verdict, label
-from gracile.records import Comparison, Headline, Proof, Ratio
+from gracile.pipeline.verdict import Verdict
+from gracile.records import COMPRESSED, INT8_ONLY, ORIGINAL, Comparison, Headline, Proof, Ratio, label
 
 BEFORE = Headline(
     accuracy=92.6, n=1000, macs=125_000_000, params=853_018, size_bytes=3_400_000, images_per_s=250.0,

@@ -5,7 +5,19 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from gracile.records import Ratio, Run, Speed, bytes_text, count_text, number_text, ratio_text, runtime_text
+from gracile.records import (
+    COMPRESSED,
+    ORIGINAL,
+    Ratio,
+    Run,
+    Speed,
+    bytes_text,
+    count_text,
+    label,
+    number_text,
+    ratio_text,
+    runtime_text,
+)
 
 
 def console() -> Console:
@@ -37,7 +49,7 @@ def gains(run: Run) -> list[str]:
     found = []
     if after.images_per_s > before.images_per_s > 0:
         ratio = ratio_text(after.images_per_s / before.images_per_s)
-        found.append(f"{ratio} the images a second in {runtime_text(after.runtime)}")
+        found.append(f"{ratio} the images a second in {runtime_text(after.runtime)}{_own_share(run)}")
     if after.size_bytes < before.size_bytes:
         found.append(f"a file {ratio_text(before.size_bytes / after.size_bytes)} smaller")
     if after.macs < before.macs:
@@ -45,6 +57,20 @@ def gains(run: Run) -> list[str]:
     if run.comparison is not None and run.comparison.low > 0:
         found.append(f"{run.comparison.difference:.1f} points of accuracy")
     return found
+
+
+def _own_share(run: Run) -> str:
+    """Where the runtime changed too: what the compression itself brought, against the original in it."""
+    runtime, batch = run.after.runtime, run.after.batch
+    if run.before.runtime == runtime:
+        return ""
+    pair = (label(COMPRESSED, runtime), label(ORIGINAL, runtime))
+    own = next((r for r in run.ratios if (r.candidate, r.reference) == pair and r.batch == batch), None)
+    if own is None:
+        return ""
+    if not own.meaningful:
+        return " (no clear difference from the original there)"
+    return f" ({ratio_text(own.ratio)} those of the original there)"
 
 
 def losses(run: Run) -> list[str]:

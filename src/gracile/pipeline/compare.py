@@ -10,13 +10,24 @@ import numpy as np
 
 from gracile import graph, measure
 from gracile.errors import MissingExtra
-from gracile.records import Artifact, Cost, Headline, Ratio, Speed, bytes_text, runtime_text, to_plain
+from gracile.records import (
+    COMPRESSED,
+    INT8_ONLY,
+    ORIGINAL,
+    Artifact,
+    Cost,
+    Headline,
+    Ratio,
+    Speed,
+    bytes_text,
+    runtime_text,
+    to_plain,
+)
 
 from .measuring import Answers, answers
 from .original import INT8_FILE, ORIGINAL_FILE, written
 from .recipe import MeasurePart
 from .state import Bench, Outcome, State
-from .verdict import COMPRESSED, INT8_ONLY, ORIGINAL
 
 DEPLOYED = "model.onnx"
 

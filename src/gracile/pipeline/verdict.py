@@ -12,20 +12,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from gracile.records import (
+    COMPRESSED,
+    INT8_ONLY,
+    ORIGINAL,
     Comparison,
     Headline,
     Proof,
     Ratio,
     bytes_text,
     count_text,
+    label,
     number_text,
     ratio_text,
     runtime_text,
 )
 
-ORIGINAL = "original"
-INT8_ONLY = "int8 only"
-COMPRESSED = "compressed"
 FLOAT_BITS = 32
 APART = 0.5  # points between runtimes that are more than rounding
 
@@ -41,16 +42,6 @@ class Verdict:
     def sentences(self) -> tuple[str, ...]:
         """All of them, worse first."""
         return (*self.worse, *self.rest)
-
-
-def label(model: str, runtime: str) -> str:
-    """Name a model on a runtime, as candidates and references of ratios are named.
-
-    Example:
-        >>> label(COMPRESSED, "ort")
-        'compressed in ort'
-    """
-    return f"{model} in {runtime}"
 
 
 def verdict(
@@ -70,7 +61,7 @@ def verdict(
         before: The original model.
         after: The deployed file.
         comparison: Paired comparison of their predictions.
-        ratios: Paired speed ratios between candidates named by :func:`label`.
+        ratios: Paired speed ratios between candidates named by :func:`gracile.records.label`.
         runtimes: Runtimes that were measured.
         accuracies: Accuracy of the deployed file in each runtime, in percent.
         proofs: What had to hold exactly.

@@ -9,6 +9,10 @@ from .budgets import Bytes as Bytes
 from .budgets import Macs as Macs
 from .budgets import Params as Params
 from .budgets import check_kept as check_kept
+from .candidates import COMPRESSED as COMPRESSED
+from .candidates import INT8_ONLY as INT8_ONLY
+from .candidates import ORIGINAL as ORIGINAL
+from .candidates import label as label
 from .codebook_plan import CodebookPlan as CodebookPlan
 from .codebook_plan import ParamCodebook as ParamCodebook
 from .cost import Cost as Cost

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from gracile.records import (
+    COMPRESSED,
+    INT8_ONLY,
+    ORIGINAL,
     RUNTIMES,
     Run,
     Speed,
@@ -19,7 +22,7 @@ from gracile.records import (
 from .charts import Bar, Series
 
 _BITS = (("W", "weight_bits"), ("A", "activation_bits"))
-_MODELS = ("original", "int8 only", "compressed")
+_MODELS = (ORIGINAL, INT8_ONLY, COMPRESSED)
 
 
 @dataclass(frozen=True, kw_only=True)
