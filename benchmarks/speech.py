@@ -35,7 +35,11 @@ TASKS: dict[str, dict[str, Any]] = {
     "sad": {"epochs": 10, "tune": 10, "lr": 1e-3, "batch_size": 64, "augment": False},
     "lid": {"epochs": 6, "tune": 3, "gradual": 6, "lr": 5e-4, "batch_size": 32, "augment": True},
 }
-CELLS = (("sad", "channels", 0.8), ("lid", "elements", 0.95), ("lid", "channels", 0.95))
+CELLS = (
+    ("sad", "channels", 0.8), ("lid", "elements", 0.95), ("lid", "channels", 0.95), ("lid", "nothing", 0.0),
+)  # fmt: skip
+KINDS = ("channels", "elements")
+"""Made unless ``--kinds`` says otherwise; "nothing" is LID tuned as long as while single weights go."""
 
 
 def config(task: str, arguments: argparse.Namespace, *, tuning: bool) -> tune.TuneConfig:
@@ -54,6 +58,13 @@ def config(task: str, arguments: argparse.Namespace, *, tuning: bool) -> tune.Tu
         bf16=not arguments.float32,
         seed=arguments.seed,
     )
+
+
+def settings_of(arguments: argparse.Namespace) -> str:
+    """What besides its name and seed makes a cell, where it is not the default."""
+    chosen = {"scope": arguments.scope, "tuned": arguments.tune_epochs, "tenth": arguments.tenth}
+    plain = {"scope": "global", "tuned": None, "tenth": False}
+    return "".join(f" {key} {value}" for key, value in chosen.items() if value != plain[key])
 
 
 def accuracy(model: nn.Module, bundle: data.DataBundle) -> float:
@@ -77,19 +88,20 @@ def pruned(
     before = accuracy(model, bundle)
     hooks: tuple[tune.Hook, ...] = ()
     chosen, loss = config(task, arguments, tuning=True), None
-    if kind == "elements":
+    if kind in ("elements", "nothing"):
         small, loss = copy.deepcopy(model), tune.Distillation(model, weight=0.5, bf16=chosen.bf16)
         chosen = replace(chosen, epochs=arguments.tune_epochs or TASKS[task]["gradual"])
+    if kind == "elements":
         steps = max(int(len(bundle.train) * (1 - chosen.holdout)) // chosen.batch_size, 1)
         pace = prune.Pace(end=round(0.6 * chosen.epochs * steps), every=max(steps // 8, 1))
         hooks = (
             prune.GradualMasks(
-                inputs, pace=pace, sparsity=sparsity, scope="global", granularity=prune.Element(),
+                inputs, pace=pace, sparsity=sparsity, scope=arguments.scope, granularity=prune.Element(),
                 criterion=prune.EntryNorm(), leave=() if arguments.every_layer else ("first",),
                 seed=arguments.seed,
             ),
         )  # fmt: skip
-    else:
+    elif kind == "channels":
         leave = () if arguments.every_layer else ("first",)
         calibration = bundle.calibration(min(512, len(bundle.train)), arguments.seed)
         plan = prune.plan(
@@ -97,7 +109,7 @@ def pruned(
             leave=leave, calibration=calibration, seed=arguments.seed,
         )  # fmt: skip
         small = prune.apply(model, plan, inputs=inputs, calibration=calibration, seed=arguments.seed)
-    right_after = None if kind == "elements" else accuracy(small, bundle)
+    right_after = accuracy(small, bundle) if kind == "channels" else None
     tune.fit(small, bundle.train, chosen, hooks=hooks, loss=loss, progress=True)
     found: dict[str, Any] = {
         "task": task, "kind": kind, "sparsity": sparsity, "seed": arguments.seed, "n": len(bundle.test),
@@ -160,12 +172,12 @@ def run(arguments: argparse.Namespace) -> tuple[list[Row], list[dict[str, Any]]]
     cells, entries = Cells(arguments.keep), []
     bundles: dict[str, data.DataBundle] = {}
     for task, kind, sparsity in CELLS:
-        if task not in arguments.tasks.split(","):
+        if task not in arguments.tasks.split(",") or kind not in arguments.kinds.split(","):
             continue
         if task not in bundles:
             options = {"cache": arguments.cache} if arguments.cache else {}
             bundles[task] = data.load_data(f"speech:{task}", arguments.data_root, **options)
-        name = f"{task} {kind} {sparsity} {arguments.seed}"
+        name = f"{task} {kind} {sparsity} {arguments.seed}{settings_of(arguments)}"
         entries.append(cells.get(name, partial(pruned, task, kind, sparsity, bundles[task], arguments)))
     show(entries)
     return rows_of(entries), entries
@@ -180,6 +192,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         help="default, 10 for SAD, 3 for LID, 6 while single weights go (documents: 1)",
     )
     parser.add_argument("--tenth", action="store_true", help="tune at a tenth of the rate of training")
+    parser.add_argument("--scope", choices=("global", "layer"), default="global",
+                        help="of single weights: the smallest of all, or as many of every layer")  # fmt: skip
+    parser.add_argument("--kinds", default=",".join(KINDS), help=f"default {','.join(KINDS)}; or nothing")
     parser.add_argument("--every-layer", action="store_true", help="thin the first layer too")
     parser.add_argument("--float32", action="store_true", help="no bfloat16")
     parser.add_argument("--batches", type=lambda t: [int(n) for n in t.split(",")], default=[1, 128])
