@@ -100,8 +100,19 @@ class LearnedEdge:
 
 
 def by_chance(x: Tensor, share: float, random: torch.Generator | None) -> Tensor:
-    """A mask shaped as ``x`` that is true with probability ``share``."""
-    return torch.empty(x.shape, dtype=torch.bool).bernoulli_(share, generator=random).to(x.device)
+    """A mask shaped as ``x``, true with probability ``share`` (below 1), to the nearest of 65,536 parts.
+
+    A random integer of 64 bits decides four values, which takes a tenth of the time of a number for each.
+
+    Example:
+        >>> mask = by_chance(torch.zeros(99, 333), 0.3, torch.Generator().manual_seed(0))
+        >>> round(mask.float().mean().item(), 2)
+        0.3
+    """
+    count = x.numel()
+    words = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None, generator=random)
+    below = min(round(share * 2**16), 2**16 - 1) - 2**15
+    return (words.view(torch.int16)[:count] < below).view(x.shape).to(x.device)
 
 
 class LearnedLayer:
