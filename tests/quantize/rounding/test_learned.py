@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gracile.quantize.rounding.learned import by_chance
+from gracile.quantize.rounding.learned import by_chance, mixed
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.73, 0.99])
@@ -30,3 +30,16 @@ def test_shapes_and_seeds(shape: list[int], seed: int) -> None:
     first, second = (by_chance(x, 0.5, torch.Generator().manual_seed(seed)) for _ in range(2))
     assert first.shape == x.shape
     assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_mixed_values_and_gradients_are_those_of_a_choice(dtype: torch.dtype) -> None:
+    first, second = (torch.randn(7, 9).to(dtype).requires_grad_() for _ in range(2))
+    mask = by_chance(first, 0.4, torch.Generator().manual_seed(3))
+    found = mixed(first, second, 0.4, torch.Generator().manual_seed(3))
+    assert torch.equal(found, torch.where(mask, first, second))
+    found.sum().backward()
+    assert first.grad is not None
+    assert second.grad is not None
+    assert torch.equal(first.grad, mask.to(dtype))
+    assert torch.equal(second.grad, (~mask).to(dtype))

@@ -26,7 +26,7 @@ from gracile.records import EdgeQuant, QuantPlan
 
 from ..lower import fetch
 from ..regions import Block, find_blocks
-from .learned import LearnedEdge, LearnedLayer, by_chance, undecided
+from .learned import LearnedEdge, LearnedLayer, mixed, undecided
 from .least_squares import LeastSquares
 from .replay import Replay, Values, in_parts
 from .site import Rounding, Site
@@ -274,7 +274,7 @@ class _Lesson:
     def _mixed(self, exact: Tensor, lossy: Tensor) -> Tensor:
         if not self.settings.drop:
             return lossy
-        return torch.where(by_chance(exact, self.settings.drop, self.run_.random), exact, lossy)
+        return mixed(exact, lossy, self.settings.drop, self.run_.random)
 
 
 def batch_for(batch: int, values: Sequence[Tensor]) -> int:

