@@ -61,8 +61,8 @@ class _Step(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, y, scale = ctx.saved_tensors
         low, high = ctx.reach
-        inside = (x >= low * scale) & (x <= high * scale)
-        passed = grads[0] * inside
+        inside = torch.ge(x, low * scale, out=torch.empty_like(x))  # 0 and 1: faster than masks
+        passed = inside.mul_(torch.le(x, high * scale, out=torch.empty_like(x))).mul_(grads[0])
         to_scale = None
         if ctx.needs_input_grad[1]:
             to_scale = ((grads[0] * y).sum() - (passed * x).sum()) / scale
