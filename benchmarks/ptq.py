@@ -3,8 +3,8 @@
 A cell is ``W4A4``: bits of weights and of what layers read, in all layers but the first and last, which have
 8, as sums have. ResNet-56 is calibrated on 1,024 unlabelled training images and tested on the 1,000 test
 images. EfficientNet-Lite0 is made twice, each time calibrated on one half of the 500 pictures of the ImageNet
-sample and tested on the other. Settings are the library's defaults, unless ``--iterations``, ``--images`` or
-``--rounding`` say otherwise; nothing was chosen on test images.
+sample and tested on the other; ``--mirror`` adds the mirror image of each calibration image. Settings are the
+library's defaults, unless ``--iterations``, ``--images`` or ``--rounding`` say otherwise.
 
 ``--held-out 1000`` tests on that many training images that did not calibrate, for development: rows then have
 no bars. A network knows its training images by heart, so they are turned by up to ``--turned`` degrees.
@@ -80,7 +80,8 @@ def parted(name: str) -> tuple[int, int]:
 
 def settings_of(parsed: argparse.Namespace) -> str:
     """What besides its name makes a cell."""
-    chosen = {key: getattr(parsed, key) for key in ("rounding", "iterations", "images", "held_out", "seed")}
+    names = ("rounding", "iterations", "images", "held_out", "seed", "mirror")
+    chosen = {name: getattr(parsed, name, None) for name in names}
     return ", ".join(f"{key} {value}" for key, value in chosen.items() if value)
 
 
@@ -130,6 +131,8 @@ def quantized(model: str, name: str, load: Callable[[], Case], parsed: argparse.
         for number, (images, test) in enumerate(case.folds):
             task = bar.add_task(f"{model} {name}, fold {number + 1} of {len(case.folds)}")
             files = [Path(folder) / f"{kind}{number}.onnx" for kind in ("float", "quantized")]
+            if parsed.mirror:
+                images = torch.cat([images, images.flip(-1)])
             scheme = scheme_of(
                 name, parsed, lambda done, of, task=task: bar.update(task, completed=done, total=of)
             )  # type: ignore[misc]
@@ -203,6 +206,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--iterations", type=int, help="of block reconstruction")
     parser.add_argument("--images", type=int, help="that block reconstruction uses")
     parser.add_argument("--seed", type=int, default=0, help="of block reconstruction")
+    parser.add_argument("--mirror", action="store_true", help="calibrate on mirror images too")
     parser.add_argument("--held-out", type=int, default=0, help="test on so many training images")
     parser.add_argument("--turned", type=float, default=25.0, help="degrees, of images held out")
     parser.add_argument("--keep", type=Path, help="JSON-lines file: keep cells, go on after an interrupt")
