@@ -1,19 +1,22 @@
-"""The time that quantization takes is the median of paired ratios."""
+"""The time that quantization takes is the median of ratios, each within one turn."""
 
 from torch import nn
 
-from benchmarks.int8 import Case, quantization_row
+from benchmarks.int8 import Case, quantization_rows
+
+TURN = {"export float": 2.0, "prepare": 1.0, "quantize_static": 4.0, "ptq": 6.0, "export": 3.0}
 
 
-def test_quantization_time_is_the_median_ratio_of_its_pairs() -> None:
+def test_quantization_alone_and_the_whole_way() -> None:
     case = Case(name="net", model=nn.Identity(), folds=(), batch=1)
-    pairs = [(2.0, 1.0), (3.0, 2.0), (2.0, 4.0), (3.0, 3.0), (1.0, 1.0), (1.0, 1.0), (9.0, 3.0)]
-    row = quantization_row(case, pairs)
-    assert row.id == "int8.net.quantization_time_over_quantize_static"
-    assert (row.value, row.n, row.spread) == (1.0, 7, (0.5, 3.0))
-    assert row.ok
+    turns = [TURN | {"ptq": seconds} for seconds in (4.0, 5.0, 6.0, 7.0, 8.0, 12.0, 2.0)]
+    alone, whole = quantization_rows(case, turns)
+    assert alone.id == "int8.net.quantization_time_over_quantize_static"
+    assert (alone.value, alone.n, alone.spread) == (1.5, 7, (0.5, 3.0))
+    assert whole.id == "int8.net.time_from_pytorch_to_file_over_quantize_static"
+    assert (whole.value, whole.ok) == (9.0 / 7.0, True)
 
 
 def test_more_than_twice_the_time_misses_the_bar() -> None:
     case = Case(name="net", model=nn.Identity(), folds=(), batch=1)
-    assert not quantization_row(case, [(2.1, 1.0)] * 6).ok
+    assert not quantization_rows(case, [TURN | {"ptq": 8.1}] * 6)[0].ok
