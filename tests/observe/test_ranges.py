@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from gracile.errors import NonFiniteError
 from gracile.observe import Histogram
+from gracile.observe.ranges import binned
 
 batches = st.lists(
     st.lists(st.floats(-1000, 1000, width=32), min_size=1, max_size=30), min_size=1, max_size=5
@@ -95,3 +96,13 @@ def test_rows_of_maps_are_what_stands_at_one_place() -> None:
     plain = Histogram("maps")
     plain.update(maps)
     assert len(plain.rows) == 0
+
+
+@given(st.integers(-60, 100), st.integers(0, 1000))
+@settings(max_examples=40, deadline=None)
+def test_counts_are_those_of_histc(exponent: int, seed: int) -> None:
+    reach, draw = 2.0**exponent, torch.Generator().manual_seed(seed)
+    ends = torch.tensor([-reach, reach, 0.0, reach * (1 - 2**-24)])
+    edges = torch.arange(-4096, 4097) * (reach / 4096)
+    x = torch.cat([torch.randn(1000, generator=draw) * (reach / 4), ends, edges]).clamp(-reach, reach)
+    assert torch.equal(binned(x, reach), torch.histc(x, 8192, -reach, reach).double())
