@@ -111,12 +111,12 @@ def test_what_cannot_be_factored_is_said(own) -> None:
 
 def test_too_small_a_budget_names_what_can_be_reached(own) -> None:
     model, inputs = own
-    with pytest.raises(BudgetError, match="is the fewest") as caught:
+    with pytest.raises(BudgetError, match="is the least") as caught:
         decompose.plan(model, inputs, budget=Macs(fraction_kept=0.01))
-    fewest = int(caught.value.found.split()[1].replace(",", ""))
+    least = int(caught.value.found.split()[1].replace(",", ""))
     whole = cost(model, inputs).macs
-    plan = decompose.plan(model, inputs, budget=Macs(fraction_kept=(fewest + 1) / whole))
-    assert plan.macs_after == fewest
+    plan = decompose.plan(model, inputs, budget=Macs(fraction_kept=(least + 1) / whole))
+    assert plan.macs_after == least
 
 
 def test_the_choice_is_near_the_best_of_all() -> None:

@@ -114,7 +114,7 @@ def test_data_makes_the_output_nearer(name: str, kind: str) -> None:
         assert aware < 0.999 * plain
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 1000), st.integers(1, 6))
 def test_svd_with_data_is_the_best_of_its_rank(seed: int, rank: int) -> None:
     """Against the definition: whiten, cut the singular values, undo the whitening."""

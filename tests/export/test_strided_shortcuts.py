@@ -84,7 +84,7 @@ def run(proto: ModelProto) -> list[np.ndarray]:
     after=st.integers(0, 3),
     zero=st.integers(0, 255),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_convolution_gives_the_same_integers(
     strides: tuple[int, int], before: int, after: int, zero: int
 ) -> None:

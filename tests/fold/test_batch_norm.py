@@ -59,7 +59,7 @@ def test_same_outputs_for_every_kind_of_layer(layer, norm, shape, bias) -> None:
     assert folded[0].bias is not None
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     gamma=st.floats(-4, 4), beta=st.floats(-4, 4), mean=st.floats(-4, 4), var=st.floats(1e-4, 1e4),
     eps=st.floats(1e-6, 1.0), bias=st.floats(-4, 4), weight=st.floats(-4, 4), x=st.floats(-4, 4),

@@ -183,7 +183,7 @@ class Viewed(nn.Module):
         return self.linear(self.drop(y).view(y.size(0), -1))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.data())
 def test_a_linear_layer_that_reads_a_whole_image(data: st.DataObject) -> None:
     """Every stride, padding, dilation and number of groups; padding of the convolution stays exact."""

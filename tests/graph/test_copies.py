@@ -35,7 +35,7 @@ def test_channels_behind_their_pixels_are_repeated_in_each(times: list[int], pix
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=20), st.integers(0, 99))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_slow_loop_gives_the_same(component: list[int], seed: int) -> None:
     times = np.random.default_rng(seed).integers(1, 4, 5)
     index: list[int] = []

@@ -14,7 +14,7 @@ from gracile.observe.gram import Gram, patches, rows_of
 CONVOLUTIONS = {1: torch.conv1d, 2: torch.conv2d, 3: torch.conv3d}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     rank=st.sampled_from([1, 2, 3]), kernel=st.integers(1, 3), stride=st.integers(1, 3),
     padding=st.integers(0, 2), dilation=st.integers(1, 2), channels=st.integers(1, 3),

@@ -18,7 +18,7 @@ batches = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(batches)
 def test_extremes_and_counts_are_exact(parts: list[list[float]]) -> None:
     seen = Histogram("x")
@@ -30,7 +30,7 @@ def test_extremes_and_counts_are_exact(parts: list[list[float]]) -> None:
     assert seen.count == sum(len(part) for part in parts[first:])  # all-zero beginnings need no bins
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(batches)
 def test_every_value_lies_in_its_bin(parts: list[list[float]]) -> None:
     seen = Histogram("x")
@@ -99,7 +99,7 @@ def test_rows_of_maps_are_what_stands_at_one_place() -> None:
 
 
 @given(st.integers(-60, 100), st.integers(0, 1000))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_counts_are_those_of_histc(exponent: int, seed: int) -> None:
     reach, draw = 2.0**exponent, torch.Generator().manual_seed(seed)
     ends = torch.tensor([-reach, reach, 0.0, reach * (1 - 2**-24)])

@@ -28,7 +28,7 @@ def runs(draw: st.DrawFn) -> tuple[np.ndarray, int]:
     return symbols.astype(streams.kind_of(alphabet)), alphabet
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(runs())
 def test_what_is_decoded_is_what_was_encoded(run: tuple[np.ndarray, int]) -> None:
     symbols, alphabet = run
@@ -86,7 +86,7 @@ def read_as_described(data: bytes, alphabet: int, count: int) -> list[int]:
     return out
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(runs())
 def test_the_entropy_coder_is_as_described(run: tuple[np.ndarray, int]) -> None:
     symbols, alphabet = run

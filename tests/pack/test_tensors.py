@@ -59,7 +59,7 @@ def tensors(draw: st.DrawFn) -> Tensor:
     return values.clamp(info.min / 2, info.max / 2).to(dtype) if info else values.to(dtype)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(tensors())
 def test_every_bit_comes_back(tensor: Tensor) -> None:
     entry, data = encode_tensor("x", tensor)
@@ -129,7 +129,7 @@ def test_a_grid_is_found_where_no_value_is_one_step() -> None:
     assert found[0].tolist() == [scale]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.sets(st.integers(0, 3000), max_size=20))
 def test_distances_give_the_places_again(chosen: set[int]) -> None:
     wanted = np.array(sorted(chosen), dtype=np.int64)

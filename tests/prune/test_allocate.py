@@ -34,7 +34,7 @@ def kept(found: Provenance, removed) -> dict[str, int]:
     return {g.name: g.units - len(removed.get(g.name, ())) for g in found.groups}
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(ratio=st.floats(0, 0.99), round_to=st.integers(1, 5))
 def test_per_layer_never_removes_more_than_its_share(chain, ratio, round_to) -> None:
     removed = allocate(chain, chain.groups, scores(chain), PerLayer(ratio=ratio), round_to=round_to)
@@ -54,7 +54,7 @@ def test_the_lowest_scores_go(chain) -> None:
         assert values[name][list(units)].max() < left.min()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(ratio=st.floats(0, 0.85), seed=st.integers(0, 50))
 def test_global_removes_the_lowest_of_all(chain, ratio, seed) -> None:
     values = scores(chain, seed)
@@ -68,7 +68,7 @@ def test_global_removes_the_lowest_of_all(chain, ratio, seed) -> None:
             assert left.min() >= max(gone) or sorted(left)[1] >= max(gone) or len(left) == 1
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     share=st.floats(0.2, 1.0), kind=st.sampled_from([Macs, Params]), marginal=st.booleans(),
     seed=st.integers(0, 50),
@@ -123,7 +123,7 @@ def test_what_cannot_be_met_names_the_nearest_that_can(chain, kind) -> None:
     assert field in str(caught.value)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(at_most=st.integers(400, 1400), bits=st.sampled_from([1, 4, 8, 32]), marginal=st.booleans())
 def test_a_budget_in_bytes_is_met_and_no_unit_more_fits(chain, at_most, bits, marginal) -> None:
     """Bytes counted by hand: weights of linear layers at their bits, biases at 32."""

@@ -46,7 +46,7 @@ def best(found: list[Item], time: float, limit: int) -> float:
     return min(errors)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10_000), share=st.floats(0.3, 1.0), macs=st.floats(0.75, 1.0))
 def test_both_bounds_hold_and_no_two_changes_are_better(seed: int, share: float, macs: float) -> None:
     found = items(seed)

@@ -45,7 +45,7 @@ def runtime_session() -> ort.InferenceSession:
 SESSION = runtime_session()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=20))
 def test_it_computes_what_the_operator_does(values: list[float]) -> None:
     x = np.array(values, dtype=np.float32)

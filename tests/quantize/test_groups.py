@@ -40,7 +40,7 @@ def uneven() -> nn.Module:
     return model
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 4), st.integers(1, 9), st.integers(1, 12), st.booleans())
 def test_each_group_is_rounded_by_itself(out: int, inputs: int, group: int, kernel: bool) -> None:
     weight = torch.randn(out, inputs, *((3, 2) if kernel else ()))

@@ -14,7 +14,7 @@ from gracile.quantize.moments import clipped_moments, normal
 NORMAL = torch.randn(400_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     mu=st.floats(-3, 3),
     sigma=st.floats(0.01, 4),

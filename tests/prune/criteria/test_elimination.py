@@ -35,7 +35,7 @@ def error(x: np.ndarray, y: np.ndarray, weight: np.ndarray, kept: tuple[int, ...
     return float((((y - x[:, columns] @ fitted) ** 2).sum(0) * weight).sum())
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10_000))
 def test_rises_are_those_of_refits_and_each_step_is_the_best_one(seed) -> None:
     x, y, weight = case(seed)

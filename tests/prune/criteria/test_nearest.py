@@ -18,7 +18,7 @@ def distances(rows: dict[int, np.ndarray], p: float) -> dict[tuple[int, int], fl
     return {(a, b): float(np.linalg.norm(rows[a] - rows[b], ord=p)) for a in names for b in names if a < b}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(rows=ROWS, p=st.sampled_from([1.0, 2.0]), mean=st.booleans())
 def test_each_step_joins_two_of_the_nearest(rows: np.ndarray, p: float, mean: bool) -> None:
     left = dict(enumerate(rows))

@@ -16,7 +16,7 @@ def moments(x: np.ndarray, y: np.ndarray) -> tuple[Tensor, Tensor, np.ndarray]:
     return torch.from_numpy(ones.T @ ones), torch.from_numpy(ones.T @ y), ones
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10_000), columns=st.integers(1, 5), outputs=st.integers(1, 3))
 def test_without_pull_it_is_numpys_least_squares(seed, columns, outputs) -> None:
     draw = np.random.default_rng(seed)
@@ -27,7 +27,7 @@ def test_without_pull_it_is_numpys_least_squares(seed, columns, outputs) -> None
     np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-6, atol=1e-8)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10_000), pull=st.floats(1e-3, 1e3))
 def test_with_pull_it_is_least_squares_with_rows_added(seed, pull) -> None:
     draw = np.random.default_rng(seed)

@@ -17,7 +17,7 @@ from gracile.prune.training.shrink import group_norms, scale_
 sizes = st.floats(0, 10, allow_nan=False)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(sizes, min_size=1, max_size=12), st.floats(0, 12))
 def test_factors_are_the_formula(norms: list[float], tau: float) -> None:
     factors = proximal(torch.tensor(norms, dtype=torch.float64), tau)
@@ -29,7 +29,7 @@ def test_factors_are_the_formula(norms: list[float], tau: float) -> None:
         assert factors[int(np.argmax(norms))] == 1
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.floats(-2, 2), min_size=1, max_size=4), st.floats(0.05, 2), st.data())
 def test_it_is_the_proximal_operator_of_the_norm(w: list[float], tau: float, data: st.DataObject) -> None:
     """No other vector has a smaller ``tau ||v|| + ||v - w||^2 / 2``."""

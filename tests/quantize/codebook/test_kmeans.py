@@ -34,7 +34,7 @@ def test_the_same_as_scikit_learn_from_the_same_start(start: str, count: int) ->
         np.testing.assert_allclose(found, wanted, atol=1e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.floats(-10, 10), min_size=1, max_size=8), st.integers(1, 4))
 def test_never_below_the_best_of_all_partitions_and_nothing_left_to_move(
     numbers: list[float], count: int

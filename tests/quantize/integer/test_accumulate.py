@@ -58,7 +58,7 @@ def numbers(seed: int, layer: nn.Conv2d) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(seed=st.integers(0, 2**20))
 def test_products_are_those_of_loops_in_int64(kind: dict[str, int], seed: int) -> None:
     layer = nn.Conv2d(4, 8, **kind)

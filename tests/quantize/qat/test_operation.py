@@ -14,7 +14,7 @@ from tests.quantize.qat.batch_norm.pairs import Case, cases
 
 
 @given(cases())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_it_does_what_the_layer_does(case: Case) -> None:
     layer, x = case.layer().double(), case.inputs(1)[0]
     operation = Operation.of(layer)
@@ -23,7 +23,7 @@ def test_it_does_what_the_layer_does(case: Case) -> None:
 
 
 @given(cases(), st.integers(0, 99))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_scaled_weight_scales_each_output(case: Case, seed: int) -> None:
     layer, x = case.layer().double(), case.inputs(1)[0]
     operation = Operation.of(layer)

@@ -23,7 +23,7 @@ ACTIVATIONS = [(name, bits) for name in ACTIVATION_QUANTIZERS for bits in (1, 2,
 AXES = [None, 0, 1]
 weights = hnp.arrays("float32", (3, 2, 4), elements=st.floats(-4, 4, width=32))
 values = hnp.arrays("float32", (5, 3), elements=st.floats(-20, 20, width=32))
-few = settings(max_examples=12, deadline=None)
+few = settings(max_examples=12)
 
 
 def weight_of(name: str, bits: int, axis: int | None, seed: int = 0) -> tuple[WeightQuantizer, Tensor]:

@@ -44,7 +44,7 @@ def exact(kind: str, g: Grid, mean: float, width: float, side: int) -> float:
     return float(expected_error(kind, one, row(mean), row(width), torch.tensor([side])))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     kind=st.sampled_from(["gauss", "laplace"]),
     bits=st.sampled_from([2, 3, 4, 8]),

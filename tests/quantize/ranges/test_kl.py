@@ -63,7 +63,7 @@ def found_for(x: np.ndarray, g: Grid) -> list[float]:
     return list(divergence(below, rows, PARTS).tolist())
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     st.integers(0, 10_000),
     st.integers(1, 60),

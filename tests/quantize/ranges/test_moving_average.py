@@ -14,7 +14,7 @@ from gracile.quantize import MinMax, MovingAverage
 parts = st.lists(st.lists(st.floats(-20, 20, width=32), min_size=1, max_size=6), min_size=1, max_size=12)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(parts, st.floats(0, 0.99), st.sampled_from([2, 3, 4, 8]), st.booleans())
 def test_it_is_the_weighted_sum_of_the_batches(
     batches: list[list[float]], momentum: float, bits: int, symmetric: bool

@@ -38,7 +38,7 @@ def test_as_good_as_brute_force(
     assert found <= brute_force(x, bits, signed, symmetric) * 1.05
 
 
-@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     x=st.lists(st.floats(-20, 20, width=32), min_size=2, max_size=40),
     bits=st.sampled_from([2, 3, 4, 8]),

@@ -84,7 +84,7 @@ def test_the_step_of_split_activations_is_half() -> None:
     assert steps[1] == pytest.approx(steps[0] / 2, rel=0.01)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(weight=st.floats(-6, 6), step=st.floats(0.05, 2))
 def test_both_halves_round_to_what_the_whole_does(weight: float, step: float) -> None:
     steps = torch.tensor([step])

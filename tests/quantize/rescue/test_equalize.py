@@ -101,7 +101,7 @@ def test_one_scale_for_a_weight_is_where_it_helps() -> None:
     assert errors[1] < 0.3 * errors[0]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(groups=st.integers(1, 3), each=st.integers(1, 3), outs=st.integers(1, 3), seed=st.integers(0, 99))
 def test_columns_of_grouped_weights_are_those_that_read_the_channel(
     groups: int, each: int, outs: int, seed: int

@@ -21,7 +21,7 @@ def loss(weight: Tensor, rounded: Tensor, scale: Tensor, covariance: Tensor) -> 
     return float((off @ covariance * off).sum())
 
 
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 @given(st.integers(0, 10_000), st.sampled_from([2, 3, 4, 8]))
 def test_near_the_best_of_all_roundings(seed: int, bits: int) -> None:
     """Brute force over both neighbours of each of six weights."""

@@ -24,7 +24,7 @@ def test_neighbours_are_independent() -> None:
 
 
 @given(shape=st.lists(st.integers(0, 5), max_size=4), seed=st.integers(0, 100))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_shapes_and_seeds(shape: list[int], seed: int) -> None:
     x = torch.zeros(shape)
     first, second = (by_chance(x, 0.5, torch.Generator().manual_seed(seed)) for _ in range(2))

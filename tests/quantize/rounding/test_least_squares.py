@@ -29,7 +29,7 @@ def correlated(inputs: int, groups: int = 1) -> Tensor:
     return mix @ mix.mT / inputs
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(0, 10_000), st.sampled_from([2, 3, 4, 8]))
 def test_near_the_best_of_all_roundings(seed: int, bits: int) -> None:
     """Brute force over both neighbours of each of six weights."""

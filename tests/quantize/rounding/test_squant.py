@@ -27,7 +27,7 @@ def brute_force(kernel: list[float]) -> float:
     return best
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(kernel=st.lists(entries, min_size=1, max_size=7))
 def test_a_kernel_is_rounded_as_brute_force_does(kernel: list[float]) -> None:
     found = squant(torch.tensor([[kernel]]), -7, 7)[0, 0].double() - torch.tensor(kernel).double()
@@ -35,7 +35,7 @@ def test_a_kernel_is_rounded_as_brute_force_does(kernel: list[float]) -> None:
     assert float(found.square().sum()) == pytest.approx(brute_force(kernel), abs=1e-5)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10_000), out=st.integers(1, 4), inputs=st.integers(1, 9), size=st.integers(1, 9))
 def test_sums_of_errors_are_small_everywhere(seed: int, out: int, inputs: int, size: int) -> None:
     weight = torch.randn(out, inputs, size, generator=torch.Generator().manual_seed(seed)).double() * 2

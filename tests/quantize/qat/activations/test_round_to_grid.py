@@ -11,7 +11,7 @@ from torch import Tensor
 from gracile.quantize.qat.activations import round_to_grid
 from gracile.quantize.qat.straight import round_straight
 
-settings_ = settings(max_examples=40, deadline=None)
+settings_ = settings(max_examples=40)
 
 
 def inputs(seed: int) -> tuple[Tensor, Tensor]:

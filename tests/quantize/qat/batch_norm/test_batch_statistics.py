@@ -20,7 +20,7 @@ from gracile.quantize.qat.batch_norm.batch_statistics import batch_statistics_
     double=st.booleans(),
     seed=st.integers(0, 100),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_running_statistics_follow_as_in_pytorch(
     momentum: float | None, batch: int, size: int, steps: int, double: bool, seed: int
 ) -> None:

@@ -27,7 +27,7 @@ moving = pytest.mark.parametrize(
 
 @moving
 @given(case=cases())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_without_rounding_it_is_the_layer_and_its_norm(scheme: type[QatLayer], case: Case) -> None:
     pair = case.pair().train()
     layer = built(scheme, pair, off=True)
@@ -37,7 +37,7 @@ def test_without_rounding_it_is_the_layer_and_its_norm(scheme: type[QatLayer], c
 
 @moving
 @given(case=cases())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_frozen_and_without_rounding_it_is_the_layer_and_its_norm_in_evaluation_mode(
     scheme: type[QatLayer], case: Case
 ) -> None:
@@ -50,7 +50,7 @@ def test_frozen_and_without_rounding_it_is_the_layer_and_its_norm_in_evaluation_
 
 @schemes
 @given(case=cases(), bits=st.integers(1, 8), per_channel=st.booleans())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_what_is_deployed_is_what_evaluation_computes(
     scheme: type[QatLayer], case: Case, bits: int, per_channel: bool
 ) -> None:

@@ -19,7 +19,7 @@ from tests.quantize.qat.batch_norm.pairs import (
 
 
 @given(cases())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_without_rounding_it_is_the_layer_and_its_norm_in_evaluation_mode(case: Case) -> None:
     pair = case.pair().eval()
     layer = built(FoldAndDrop, pair, off=True).train()
@@ -29,7 +29,7 @@ def test_without_rounding_it_is_the_layer_and_its_norm_in_evaluation_mode(case: 
 
 
 @given(cases())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_gradients_are_those_of_the_folded_layer(case: Case) -> None:
     pair = case.pair().eval()
     layer = built(FoldAndDrop, pair, off=True).train()

@@ -19,7 +19,7 @@ from tests.quantize.qat.batch_norm.pairs import (
 
 
 @given(cases())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_without_rounding_it_is_the_layer_and_its_norm_in_evaluation_mode(case: Case) -> None:
     pair = case.pair()
     pair[1].eval()

@@ -19,7 +19,7 @@ from tests.quantize.qat.batch_norm.pairs import (
 
 
 @given(cases())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_without_rounding_it_is_the_layer(case: Case) -> None:
     float_layer = case.layer().double()
     layer = bare(case, float_layer, bits=4)
@@ -30,7 +30,7 @@ def test_without_rounding_it_is_the_layer(case: Case) -> None:
 
 
 @given(cases(), st.integers(1, 8))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_what_is_deployed_is_what_evaluation_computes(case: Case, bits: int) -> None:
     layer = bare(case, case.layer(), bits=bits)
     deploys(trained(layer, case.inputs(2)), case.inputs(1)[0])
