@@ -15,6 +15,7 @@ from torch import Tensor
 from gracile.errors import NonFiniteError
 
 _HALF = 4096  # bins on each side of zero
+_TINY = 2.0**-100  # well before 1 / reach leaves float32
 _SAMPLE = 1 << 20  # values of a batch that enter the histogram; extremes use all of them
 
 
@@ -127,7 +128,7 @@ def binned(values: Tensor, reach: float) -> Tensor:
         >>> int(binned(torch.tensor([-1.0, 0.0, 0.0, 1.0]), 1.0)[_HALF])
         2
     """
-    if values.device.type != "cpu":
+    if values.device.type != "cpu" or reach < _TINY:
         return torch.histc(values, 2 * _HALF, -reach, reach).double().cpu()
     places = values.mul(1 / reach).add_(1).mul_(_HALF).to(torch.int64).numpy()
     counts = np.bincount(places, minlength=2 * _HALF + 1)
