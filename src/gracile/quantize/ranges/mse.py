@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from gracile.errors import BadArgument
@@ -58,11 +59,32 @@ class MSE:
         """Grid for values seen over batches; each bin counts with its middle."""
         low, high = (v.double().reshape(1) for v in seen.extremes)
         used = seen.counts > 0
-        weight, rows = seen.counts[used], seen.centers[used].clamp(low, high).reshape(1, -1)
+        middles = seen.centers[used].clamp(low, high)
+        sums = torch.stack([seen.counts[used] * middles**k for k in range(3)]).cumsum(1)
+        sums = torch.nn.functional.pad(sums, (1, 0))  # of counts, values, squares below each bin
 
         def error(found: Grid) -> Tensor:
-            return ((found.round(rows, 0) - rows).square() * weight).sum(1)
+            return _squares(found, middles, sums)
 
         return only_row(
-            best_grid(error, low, high, bits=bits, signed=signed, symmetric=symmetric, steps=self.steps)
+            best_grid(
+                error,
+                low,
+                high,
+                bits=bits,
+                signed=signed,
+                symmetric=symmetric,
+                steps=self.steps,
+                many=True,
+            )
         )
+
+
+def _squares(grids: Grid, middles: Tensor, sums: Tensor) -> Tensor:
+    """Squared error of each grid, ``(grids,)``, from the sums below each bin: a level takes a run of bins."""
+    levels = torch.arange(grids.qmin, grids.qmax + 1, dtype=middles.dtype)
+    values = grids.scale[:, None] * (levels - grids.zero_point[:, None])  # (grids, levels)
+    ends = torch.searchsorted(middles, (values[:, 1:] + values[:, :-1]) / 2)
+    ends = torch.cat([torch.zeros_like(ends[:, :1]), ends, torch.full_like(ends[:, :1], len(middles))], 1)
+    count, first = (row[ends].diff() for row in sums[:2])
+    return sums[2, -1] + (values * (values * count - 2 * first)).sum(1)

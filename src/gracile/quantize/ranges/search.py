@@ -22,6 +22,7 @@ def best_grid(
     symmetric: bool,
     steps: int,
     pairs: bool = False,
+    many: bool = False,
 ) -> Grid:
     """The grid of least ``error`` among spans ``low * a .. high * b`` with ``a`` and ``b`` up to 1.
 
@@ -34,6 +35,7 @@ def best_grid(
         symmetric: The same reach on both sides of zero.
         steps: Spans tried in each scan.
         pairs: Try every pair of ends, for errors with many local minima, rather than one end after the other.
+        many: There is one row, and ``error`` takes any number of grids for it at once.
 
     Example:
         >>> wanted = lambda g: (g.scale * g.qmax - 3).abs()  # a reach of 3
@@ -48,7 +50,7 @@ def best_grid(
 
     both = not symmetric and bool(((low < 0) & (high > 0)).any())
     search = _pairs if pairs else _descent
-    return make(*search(lambda a, b: error(make(a, b)), low, high, both, steps))
+    return make(*search(_Scan(lambda a, b: error(make(a, b)), many), low, high, both, steps))
 
 
 def only_row(found: Grid) -> Grid:
@@ -57,46 +59,55 @@ def only_row(found: Grid) -> Grid:
     return Grid(scale=scale, zero_point=zero_point, qmin=found.qmin, qmax=found.qmax)
 
 
-def _pairs(
-    error: Callable[[Tensor, Tensor], Tensor], low: Tensor, high: Tensor, both: bool, steps: int
-) -> tuple[Tensor, Tensor]:
+class _Scan:
+    """Finds the least error among tries, row by row."""
+
+    def __init__(self, error: Callable[[Tensor, Tensor], Tensor], many: bool) -> None:
+        self.error, self.many = error, many
+
+    def better(
+        self, a: Tensor, b: Tensor, best: Tensor, tries_a: Tensor, tries_b: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """``a``, ``b`` and their error, or the best of the tries ``(tries, rows)`` where that is less."""
+        if self.many:
+            found = self.error(tries_a[:, 0], tries_b[:, 0])[:, None]
+        else:
+            found = torch.stack([self.error(*shares) for shares in zip(tries_a, tries_b, strict=True)])
+        least, at = found.min(0)
+        less = least < best
+        a = torch.where(less, tries_a.gather(0, at[None])[0], a)
+        b = torch.where(less, tries_b.gather(0, at[None])[0], b)
+        return a, b, torch.where(less, least, best)
+
+
+def _pairs(scan: _Scan, low: Tensor, high: Tensor, both: bool, steps: int) -> tuple[Tensor, Tensor]:
     """Shares of ``low`` and ``high`` with the least error: all pairs coarsely, then those around the best."""
     a, b = torch.ones_like(low), torch.ones_like(high)
-    best = error(a, b)
+    best = scan.error(a, b)
     steps = steps if both else 8 * steps  # one axis only
     coarse = torch.linspace(1 / steps, 1, steps) - 1
     for offsets in (coarse, torch.linspace(-1 / steps, 1 / steps, steps | 1)):
-        center_a, center_b = a.clone(), b.clone()
-        for left in offsets.tolist():
-            for right in offsets.tolist() if both else [left]:
-                try_a, try_b = (center_a + left).clamp(_FINEST, 1), (center_b + right).clamp(_FINEST, 1)
-                found = error(try_a, try_b)
-                better = found < best
-                best = torch.where(better, found, best)
-                a, b = torch.where(better, try_a, a), torch.where(better, try_b, b)
+        left = offsets.repeat_interleave(len(offsets)) if both else offsets
+        right = offsets.repeat(len(offsets)) if both else offsets
+        tries = [(center + off[:, None]).clamp(_FINEST, 1) for center, off in ((a, left), (b, right))]
+        a, b, best = scan.better(a, b, best, *tries)
     return a, b
 
 
-def _descent(
-    error: Callable[[Tensor, Tensor], Tensor], low: Tensor, high: Tensor, both: bool, steps: int
-) -> tuple[Tensor, Tensor]:
+def _descent(scan: _Scan, low: Tensor, high: Tensor, both: bool, steps: int) -> tuple[Tensor, Tensor]:
     """Shares of ``low`` and ``high`` with the least error: both together, then each by itself."""
     a, b = torch.ones_like(low), torch.ones_like(high)
-    best = error(a, b)
+    best = scan.error(a, b)
     sides = [(True, True)]
     if both:
         sides += [(True, False), (False, True)] * 2
     for left, right in sides:
         reach = 1.0
         for _ in range(2):  # coarse, then fine
-            center_a, center_b = a.clone(), b.clone()
             upper = reach if bool((torch.minimum(a, b) < 1).any()) else 0.0
-            for offset in torch.linspace(-reach, upper, 2 * steps if upper else steps).tolist():
-                try_a = (center_a + offset).clamp(_FINEST, 1) if left else center_a
-                try_b = (center_b + offset).clamp(_FINEST, 1) if right else center_b
-                found = error(try_a, try_b)
-                better = found < best
-                best = torch.where(better, found, best)
-                a, b = torch.where(better, try_a, a), torch.where(better, try_b, b)
+            offsets = torch.linspace(-reach, upper, 2 * steps if upper else steps)[:, None]
+            tries_a = (a + offsets * left).clamp(_FINEST, 1)
+            tries_b = (b + offsets * right).clamp(_FINEST, 1)
+            a, b, best = scan.better(a, b, best, tries_a, tries_b)
             reach /= steps
     return a, b
