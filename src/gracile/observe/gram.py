@@ -48,19 +48,56 @@ def patches(
     """
     ends = [side for p in reversed(padding) for side in (p, p)]
     padded = torch.nn.functional.pad(x, ends) if any(ends) else x
-    size = [
-        (padded.shape[2 + i] - d * (k - 1) - 1) // s + 1
-        for i, (k, s, d) in enumerate(zip(kernel, stride, dilation, strict=True))
-    ]
+    size = output_size(x.shape[2:], kernel, stride=stride, padding=padding, dilation=dilation)
+    if at is not None:
+        return _gathered(padded, torch.unravel_index(at, size), kernel, stride, dilation)
     taps = []
     for tap in product(*(range(k) for k in kernel)):
         window = [
             slice(t * d, t * d + s * (n - 1) + 1, s)
             for t, d, s, n in zip(tap, dilation, stride, size, strict=True)
         ]
-        taps.append(_chosen(padded[(slice(None), slice(None), *window)], at))
-    stacked = torch.stack(taps, dim=2)  # (batch, channels, taps, positions)
-    return stacked.movedim(3, 1).reshape(-1, x.shape[1] * len(taps))
+        taps.append(padded[(slice(None), slice(None), *window)].flatten(2))
+    return _laid_out(torch.stack(taps, dim=2))
+
+
+def _gathered(
+    padded: Tensor,
+    places: Sequence[Tensor],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
+) -> Tensor:
+    """Rows of single places, without looking at the others."""
+    taps = torch.zeros(1, 1, dtype=torch.long, device=padded.device)  # (taps, positions), flat indices
+    for place, k, s, d, length in zip(places, kernel, stride, dilation, padded.shape[2:], strict=True):
+        reach = torch.arange(k, device=padded.device)[:, None] * d + place * s  # (k, positions)
+        taps = (taps[:, None] * length + reach[None]).flatten(0, 1)
+    found = padded.flatten(2).index_select(2, taps.flatten())
+    return _laid_out(found.reshape(*found.shape[:2], *taps.shape))
+
+
+def _laid_out(x: Tensor) -> Tensor:
+    """``(batch, channels, taps, positions)`` as rows."""
+    return x.movedim(3, 1).reshape(-1, x.shape[1] * x.shape[2])
+
+
+def output_size(
+    space: Sequence[int],
+    kernel: Sequence[int],
+    *,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> tuple[int, ...]:
+    """Positions of a convolution's output along each axis of space.
+
+    Example:
+        >>> output_size((7, 7), (3, 3), stride=(2, 2), padding=(0, 1), dilation=(1, 1))
+        (3, 4)
+    """
+    each = zip(space, kernel, stride, padding, dilation, strict=True)
+    return tuple((length + 2 * p - d * (k - 1) - 1) // s + 1 for length, k, s, p, d in each)
 
 
 def _chosen(x: Tensor, at: Tensor | None) -> Tensor:

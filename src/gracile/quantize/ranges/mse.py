@@ -87,4 +87,5 @@ def _squares(grids: Grid, middles: Tensor, sums: Tensor) -> Tensor:
     ends = torch.searchsorted(middles, (values[:, 1:] + values[:, :-1]) / 2)
     ends = torch.cat([torch.zeros_like(ends[:, :1]), ends, torch.full_like(ends[:, :1], len(middles))], 1)
     count, first = (row[ends].diff() for row in sums[:2])
-    return sums[2, -1] + (values * (values * count - 2 * first)).sum(1)
+    error: Tensor = sums[2, -1] + (values * (values * count - 2 * first)).sum(1)
+    return error
