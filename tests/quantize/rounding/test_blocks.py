@@ -161,12 +161,38 @@ def test_pruned_weights_stay_zero() -> None:
     [
         Blocks(iterations=150, batch=16, start=Nearest()),
         Blocks(iterations=300, batch=16, soft=True, rate=0.1, start=AdaRound(iterations=200)),
+        Blocks(iterations=150, batch=16, spring=0.0),
         Blocks(iterations=150, batch=16, drop=0.0, learn_steps=False, bf16=False, layers=1),
     ],
-    ids=["from the nearest", "soft", "layer by layer"],
+    ids=["from the nearest", "soft", "without springs", "layer by layer"],
 )
 def test_other_settings_beat_the_nearest_too(other: Blocks) -> None:
     assert trunk_error(made(other)) < 0.8 * trunk_error(made(Nearest()))
+
+
+def test_a_spring_keeps_integers_that_no_single_move_betters() -> None:
+    """One layer, settled by coordinate descent: what then moves without a spring was not worth moving."""
+    torch.manual_seed(3)
+    model, x = nn.Sequential(nn.Linear(24, 16)).eval(), torch.randn(256, 24) @ torch.randn(24, 24)
+    start = LeastSquares(images=256, damping=1e-6, steps=0, passes=100)
+    settled, *moved = (
+        ptq(model, (x[:1],), x.split(64), Scheme(weight_bits=3, ends=Bits(), rounding=rounding))
+        for rounding in (
+            start,
+            *(
+                Blocks(iterations=100, start=start, spring=s, learn_steps=False, drop=0.0, bf16=False)
+                for s in (1.0, 0.0)
+            ),
+        )
+    )
+    integers = [
+        next(m for m in one.modules() if isinstance(m, QuantizedWeight)).integers for one in (settled, *moved)
+    ]
+    changed = [int((one != integers[0]).sum()) for one in integers[1:]]
+    assert changed[0] <= 0.03 * integers[0].numel()
+    with torch.no_grad():
+        errors = [float((one(x) - model(x)).square().mean()) for one in (settled, *moved)]
+    assert errors[1] <= 1.02 * errors[0]
 
 
 def test_progress_is_told() -> None:

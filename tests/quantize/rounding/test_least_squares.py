@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from gracile.errors import BadArgument
-from gracile.quantize import Bits, LeastSquares, Nearest, Scheme, ptq
+from gracile.quantize import Bits, LeastSquares, Nearest, PerChannel, PerTensor, Scheme, ptq
 from gracile.quantize.lower import lower
-from gracile.quantize.rounding.least_squares import patches, round_to_keep_output, watch_inputs
+from gracile.quantize.rounding.least_squares import input_rows, round_to_keep_output, watch_inputs
 from gracile.quantize.rounding.moves import pack, unpack
 from gracile.quantize.units import find_units
 
@@ -59,6 +59,41 @@ def test_better_than_the_nearest(bits: int) -> None:
     assert loss(weight, ours, scale, covariance) < 0.8 * loss(weight, nearest, scale, covariance)
 
 
+def relative_error(model: nn.Module, x: Tensor, rounding: LeastSquares, **scheme: object) -> float:
+    found = ptq(model, (x[:1],), x.split(32), Scheme(weight_bits=3, ends=Bits(), rounding=rounding, **scheme))  # type: ignore[arg-type]
+    with torch.no_grad():
+        wanted = model(x)
+        return float((found(x) - wanted).square().mean() / wanted.var())
+
+
+@pytest.mark.parametrize("granularity", [PerChannel(), PerTensor()], ids=repr)
+def test_steps_and_descent_bring_outputs_nearer(granularity: PerChannel | PerTensor) -> None:
+    model = nn.Sequential(nn.Conv2d(4, 24, 3, groups=4)).eval()
+    x = torch.nn.functional.interpolate(torch.randn(64, 4, 4, 4), scale_factor=3)  # neighbours alike
+    plain, steps, descent, both = (
+        relative_error(model, x, LeastSquares(steps=s, passes=p), weight_granularity=granularity)
+        for s, p in ((0, 0), (8, 0), (0, 5), (8, 5))
+    )
+    assert steps < 0.95 * plain
+    assert descent < plain
+    assert both <= steps
+
+
+def test_eight_bits_keep_the_steps_that_were_found() -> None:
+    model, x = nn.Sequential(nn.Conv2d(3, 8, 3)), torch.randn(8, 3, 9, 9)
+    plans = [
+        ptq(model, (x[:1],), [x], Scheme(rounding=LeastSquares(steps=s, passes=p))).plan
+        for s, p in ((0, 0), (8, 5))
+    ]
+    assert plans[0] == plans[1]
+
+
+@pytest.mark.parametrize("name", ["steps", "passes"])
+def test_counts_below_zero_are_refused(name: str) -> None:
+    with pytest.raises(BadArgument, match=name):
+        LeastSquares(**{name: -1})  # type: ignore[arg-type]
+
+
 def test_independent_inputs_leave_the_nearest() -> None:
     weight = torch.randn(2, 4, 9)
     scale = torch.full((2, 4), 0.1)
@@ -86,7 +121,7 @@ def test_patches_are_what_outputs_are_made_of(layer: nn.Module) -> None:
     node = find_units(graph).layers[0].node
     weight = layer.weight
     assert isinstance(weight, Tensor)
-    rows = patches(x, weight, node, torch.Generator().manual_seed(0))
+    rows = input_rows(x, weight, node, torch.Generator().manual_seed(0))
     groups = rows.shape[0]
     with torch.no_grad():
         wanted = layer(x).movedim(1, -1).flatten(0, -2) if axes else layer(x)

@@ -7,7 +7,8 @@ and activations inside it are left unrounded at random, half of them, which make
 
 Where we differ: learning starts from the integers of another rounding (least squares), so some hundred
 iterations do where the papers take 20,000; steps of weights and biases are learned too (both are free at run
-time); integers round straight through instead of by rectified sigmoids, unless ``soft`` is asked for; blocks
+time); integers round straight through instead of by rectified sigmoids, unless ``soft`` is asked for, and are
+held by a spring as stiff as the error bends along them, so that they move where that lowers the error; blocks
 are found on the graph; errors of a block's outputs are weighed by their variance and not by Fisher
 information; what was learned is kept only if it is better than the start on images held out.
 """
@@ -26,6 +27,7 @@ from gracile.records import EdgeQuant, QuantPlan
 
 from ..lower import fetch
 from ..regions import Block, find_blocks
+from .curvature import curvatures
 from .learned import LearnedEdge, LearnedLayer, mixed, undecided
 from .least_squares import LeastSquares
 from .replay import Replay, Values, in_parts
@@ -34,6 +36,7 @@ from .site import Rounding, Site
 _HELD = 8  # one image in that many judges and does not teach
 _CHUNK = 64  # images run at a time without gradients
 _POSITIONS = 1024  # of a map, up to which a step takes the whole batch
+_PROBES = 8  # passes that curvature is averaged over
 _FEWEST = 4  # images of a step, however large they are
 
 
@@ -51,6 +54,9 @@ class Blocks:
         learn_steps: Learn steps of weights and of activations below 8 bits.
         layers: Layers of a block, where the graph leaves a choice.
         rate: Learning rate, in steps of the grid for integers.
+        spring: What draws a weight that rounds straight through back to its integer, as a multiple of the
+            curvature of the error along it: with 1, a gradient moves the integer by one only if that lowers
+            the error; with 0 all gradients do.
         bf16: Convolve in bfloat16 while learning.
         seed: Of the choice of images and values.
         start: Rounding that learning starts from, and that 8-bit blocks keep.
@@ -69,6 +75,7 @@ class Blocks:
     learn_steps: bool = True
     layers: int = 4
     rate: float = 0.02
+    spring: float = 1.0
     bf16: bool = True
     seed: int = 0
     start: Rounding = field(default_factory=LeastSquares)
@@ -83,6 +90,8 @@ class Blocks:
             raise BadArgument("drop", wanted="from 0 to below 1", found=f"{self.drop=}")
         if not self.rate > 0:
             raise BadArgument("rate", wanted="above 0", found=f"{self.rate=}")
+        if not self.spring >= 0:
+            raise BadArgument("spring", wanted="at least 0", found=f"{self.spring=}")
 
     needs_data = True
 
@@ -226,15 +235,34 @@ class _Lesson:
         settings = self.settings
         optimizer = torch.optim.Adam(self._groups(), lr=settings.rate, betas=(0.9, 0.99))
         rates = [group["lr"] for group in optimizer.param_groups]
+        springs = self._springs()
         for i in range(settings.iterations):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * i / settings.iterations))
             optimizer.zero_grad()
             loss = self._loss(i / settings.iterations)
             loss.backward()  # type: ignore[no-untyped-call]
+            for latent, stiffness in springs:
+                assert latent.grad is not None
+                latent.grad += stiffness * (latent - latent.round()).detach()
             optimizer.step()
             for layer in self.layers.values():
                 layer.hold()
+
+    def _springs(self) -> list[tuple[Tensor, Tensor]]:
+        """Weights that round straight through, and how strongly each is drawn to its integer."""
+        settings, random = self.settings, self.run_.random
+        latents = [layer.latent for layer in self.layers.values() if layer.latent.requires_grad]
+        if settings.soft or not settings.spring or not latents:
+            return []
+
+        def weighted() -> list[tuple[Tensor, Tensor]]:
+            picked = self._picked()
+            found = self._found({n: self.lossy[n][picked] for n in self.block.inputs}, drop=0.0)[0]
+            return [(y, 1 / (y.numel() * self.spread[n])) for n, y in found.items()]
+
+        bends = curvatures(weighted, latents, _PROBES, random)
+        return [(latent, settings.spring * bend) for latent, bend in zip(latents, bends, strict=True)]
 
     def _groups(self) -> list[dict[str, object]]:
         rate = self.settings.rate
@@ -247,10 +275,12 @@ class _Lesson:
         groups.append({"params": steps, "lr": 0.2 * rate})
         return [group for group in groups if group["params"]]
 
-    def _loss(self, done: float) -> Tensor:
-        settings, random = self.settings, self.run_.random
-        picked = self.taught[torch.randint(len(self.taught), (self.batch,), generator=random)]
-        values = {n: self._mixed(self.exact[n][picked], self.lossy[n][picked]) for n in self.block.inputs}
+    def _picked(self) -> Tensor:
+        """Images of a step."""
+        return self.taught[torch.randint(len(self.taught), (self.batch,), generator=self.run_.random)]
+
+    def _found(self, values: Values, drop: float) -> tuple[Values, list[Tensor]]:
+        """What the block gives with weights that can learn, and their rectified sigmoids (or nothing)."""
         open_: list[Tensor] = []
 
         def weights_of(layer: LearnedLayer) -> tuple[Tensor, Tensor]:
@@ -260,10 +290,16 @@ class _Lesson:
 
         weights = {name: (lambda layer=layer: weights_of(layer)) for name, layer in self.layers.items()}
         device = next(iter(values.values())).device.type
-        with torch.autocast(device, torch.bfloat16, enabled=settings.bf16):
+        with torch.autocast(device, torch.bfloat16, enabled=self.settings.bf16):
             found = self.run_.replay.block(
-                self.block, values, weights, lambda name, x: self.edges[name](x, settings.drop, random)
+                self.block, values, weights, lambda name, x: self.edges[name](x, drop, self.run_.random)
             )
+        return found, open_
+
+    def _loss(self, done: float) -> Tensor:
+        settings, picked = self.settings, self._picked()
+        values = {n: self._mixed(self.exact[n][picked], self.lossy[n][picked]) for n in self.block.inputs}
+        found, open_ = self._found(values, settings.drop)
         off = [(found[n].float() - self.targets[n][picked]).square().mean() / self.spread[n] for n in found]
         loss = torch.stack(off).sum()
         if settings.soft and done > 0.2:

@@ -179,9 +179,14 @@ class LearnedLayer:
         return quantize(self.weight, steps, zero, plan.qmin, plan.qmax, plan.axis)
 
     def _start_of(self, integers: Tensor, exact: Tensor) -> Tensor:
-        """Where learning starts: at the integer, towards the float weight as far as its cell goes."""
+        """Where learning starts: in the middle of the cell, so that only gradients that agree move integers.
+
+        Rectified sigmoids start towards the float weight instead, as far as the cell goes.
+        """
+        if not self.soft:
+            return integers
         near = exact.clamp(integers - 0.45, integers + 0.45)
-        return logits_of((near - self.floor).clamp(0.05, 0.95)) if self.soft else near
+        return logits_of((near - self.floor).clamp(0.05, 0.95))
 
     @property
     def scale(self) -> Tensor:
