@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from gracile import decompose
-from gracile.decompose import CP, Macs, Milliseconds
+from gracile.decompose import CP, LayerTime, Macs, Milliseconds
 from gracile.decompose.forms.refine import output_error
 from gracile.errors import BadArgument, BudgetError
 
@@ -30,13 +30,17 @@ def model() -> nn.Module:
     return nn.Sequential(*itertools.chain(*zip(layers, [nn.ReLU()] * 3, strict=True))).eval()
 
 
+def of(dense: float, factored: float) -> LayerTime:
+    return LayerTime(dense=dense, factored=factored, faster=factored < dense)
+
+
 def test_the_budget_is_met_in_time_and_times_are_recorded(model: nn.Module) -> None:
     asked: list[str] = []
 
-    def timer(name: str, layer: nn.Module, small: nn.Module, shape: tuple[int, ...]) -> tuple[float, float]:
+    def timer(name: str, layer: nn.Module, small: nn.Module, shape: tuple[int, ...]) -> LayerTime:
         asked.append(name)
         drift = 1.0 + 0.1 * (asked.count(name) - 1)  # a machine that gets slower: ratios of the two count
-        return drift * weights(layer) / 1000, drift * weights(small) / 1000
+        return of(drift * weights(layer) / 1000, drift * weights(small) / 1000)
 
     plan = decompose.plan(model, INPUTS, budget=Milliseconds(fraction_kept=0.6), timer=timer)
     assert plan.layers
@@ -49,8 +53,8 @@ def test_the_budget_is_met_in_time_and_times_are_recorded(model: nn.Module) -> N
 
 
 def test_layers_that_are_never_faster_stay_dense_and_the_budget_says_so(model: nn.Module) -> None:
-    def timer(name: str, layer: nn.Module, small: nn.Module, shape: tuple[int, ...]) -> tuple[float, float]:
-        return (1.0, 0.5) if name == "2" else (1.0, 1.5)
+    def timer(name: str, layer: nn.Module, small: nn.Module, shape: tuple[int, ...]) -> LayerTime:
+        return of(1.0, 0.5) if name == "2" else of(1.0, 1.5)
 
     plan = decompose.plan(model, INPUTS, budget=Milliseconds(fraction_kept=0.9), timer=timer)
     assert [one.layer for one in plan.layers] == ["2"]
@@ -58,6 +62,20 @@ def test_layers_that_are_never_faster_stay_dense_and_the_budget_says_so(model: n
     assert why["0"] == why["4"] == "factored it takes 1.5 ms instead of 1"
     with pytest.raises(BudgetError, match=r"at most 1\.5 of 3 milliseconds, found that 2\.5 is the least"):
         decompose.plan(model, INPUTS, budget=Milliseconds(fraction_kept=0.5), timer=timer)
+
+
+@pytest.mark.parametrize("budget", [Milliseconds(fraction_kept=1.0), Macs(fraction_kept=1.0)], ids=repr)
+def test_what_may_be_noise_is_not_faster(model: nn.Module, budget: Milliseconds | Macs) -> None:
+    plan = decompose.plan(
+        model, INPUTS, budget=budget, timer=lambda *one: LayerTime(dense=1.0, factored=0.9, faster=False)
+    )
+    assert plan.layers == ()
+    whys = [skip.why for skip in plan.skipped]
+    assert len(whys) == 3
+    if isinstance(budget, Milliseconds):
+        assert set(whys) == {
+            "factored it takes 0.9 ms instead of 1, no more than the noise of the measurement"
+        }
 
 
 def test_a_budget_in_time_needs_a_clock(model: nn.Module) -> None:

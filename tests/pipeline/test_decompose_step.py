@@ -32,6 +32,8 @@ steps:
 measure: {runtimes: [ort], batches: [1], runs: 6, threads: 1, test_images: 20}
 """
 
+SLOWER = decompose.LayerTime(dense=1.0, factored=2.0, faster=False)
+
 
 @pytest.mark.parametrize(("importance", "calibration"), [("sensitivity", 32), ("equal", 0)])
 def test_the_factored_model_goes_on_after_an_interruption(
@@ -70,14 +72,14 @@ def test_a_layer_is_timed_against_what_would_stand_for_it(bench: Bench, int8: bo
     layer = nn.Conv2d(8, 8, 3, padding=1)
     form = decompose.SVD()
     small = form.build(layer, form.factor(layer.weight, (2,)))
-    dense, factored = timer("conv", layer, small, (8, 6, 6))
-    assert dense > 0
-    assert factored > 0
+    found = timer("conv", layer, small, (8, 6, 6))
+    assert found.dense > 0
+    assert found.factored > 0
     assert list(bench.out.iterdir()) == []  # files are not left behind
 
 
 def test_layers_that_do_not_get_faster_are_left_dense(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(latency, "layer_timer", lambda *args, **kw: lambda *one: (1.0, 2.0))
+    monkeypatch.setattr(latency, "layer_timer", lambda *args, **kw: lambda *one: SLOWER)
     model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(128, 10))
     step = DecomposeStep.model_validate(
         {"step": "decompose", "budget": {"energy": 0.5}, "leave": [], "calibration": 4, "importance": "equal"}
@@ -90,8 +92,9 @@ def test_layers_that_do_not_get_faster_are_left_dense(bench: Bench, monkeypatch:
 
 
 def test_a_budget_in_milliseconds_times_layers(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    def timer(*one: Any) -> tuple[float, float]:
-        return tuple(float(sum(p.numel() for p in m.parameters())) for m in one[1:3])  # type: ignore[return-value]
+    def timer(*one: Any) -> decompose.LayerTime:
+        dense, factored = (float(sum(p.numel() for p in m.parameters())) for m in one[1:3])
+        return decompose.LayerTime(dense=dense, factored=factored, faster=factored < dense)
 
     monkeypatch.setattr(latency, "layer_timer", lambda *args, **kw: timer)
     model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(128, 10))

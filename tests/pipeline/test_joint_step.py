@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from gracile import graph, pipeline
+from gracile import decompose, graph, pipeline
 from gracile.errors import BadArgument
 from gracile.pipeline import latency, parse_recipe
 from gracile.pipeline.state import Bench, State
@@ -65,7 +65,11 @@ def test_pruning_alone_leaves_no_decomposition_behind(bench: Bench) -> None:
 
 
 def test_layers_that_do_not_get_faster_are_left_dense(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(latency, "layer_timer", lambda *args, **kw: lambda *one: (1.0, 2.0))
+    monkeypatch.setattr(
+        latency,
+        "layer_timer",
+        lambda *args, **kw: lambda *one: decompose.LayerTime(dense=1.0, factored=2.0, faster=False),
+    )
     model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(128, 10))
     step = JointStep.model_validate(
         {"step": "joint", "budget": {"macs": 0.8}, "shares": [1.0, 0.5], "calibration": 16,

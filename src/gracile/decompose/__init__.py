@@ -14,6 +14,7 @@ from .forms import Form as Form
 from .forms import Space as Space
 from .forms import Spatial as Spatial
 from .forms import Tucker as Tucker
+from .options import LayerTime as LayerTime
 from .planning import FORMS as FORMS
 from .planning import Energy as Energy
 from .planning import plan as plan

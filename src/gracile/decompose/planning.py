@@ -13,7 +13,7 @@ from gracile.nn.attach import parts_of
 from gracile.records import Bytes, Cost, DecomposePlan, Factored, Macs, Params, Skipped
 
 from .forms import SVD, Form, Spatial, Tucker
-from .options import Option, Timer, options_of
+from .options import LayerTime, Option, Timer, options_of
 from .survey import Seen, survey
 from .timing import Milliseconds, milliseconds_of, time_of, timed
 
@@ -60,8 +60,8 @@ def plan(
         calibration: Unlabelled inputs: errors are then those of outputs. Without, those of weights.
         importance: Weight of a layer's error; default 1. :func:`gracile.decompose.sensitivity` measures it.
         leave: Layers to leave dense.
-        timer: Measures a layer against what would stand for it; where that is not faster, the layer stays
-            dense and the rest is planned again. Without, multiply-adds decide.
+        timer: Measures a layer against what would stand for it; where that is not faster beyond the noise,
+            the layer stays dense and the rest is planned again. Without, multiply-adds decide.
         seed: Of the positions sampled from large layers.
 
     Raises:
@@ -82,18 +82,21 @@ def plan(
     skipped = [Skipped(name, why) for name, why in refused(model, seen, forms, leave)]
     out = {skip.where for skip in skipped}
     options = {name: options_of(one, forms) for name, one in seen.items() if name not in out}
-    times: dict[str, tuple[float, ...]] = {}
+    clock: dict[tuple[str, Option], LayerTime] = {}
     if isinstance(budget, Milliseconds):
         options, slow = timed(options, seen, timer)
         skipped += slow
     while True:
         chosen = _choose(options, budget, importance or {}, whole)
-        slower = {} if isinstance(budget, Milliseconds) else _slower(chosen, seen, times, timer)
+        slower = {} if isinstance(budget, Milliseconds) else _slower(chosen, seen, clock, timer)
         if not slower:
             break
-        for name, (before, after) in slower.items():
-            skipped.append(Skipped(name, f"factored it takes {after:.3g} ms instead of {before:.3g}"))
+        for name, time in slower.items():
+            skipped.append(Skipped(name, time.text))
             options[name] = options[name][:1]
+    times: dict[str, tuple[float, ...]] = {
+        name: (t.dense, t.factored) for (name, one), t in clock.items() if chosen[name] == one
+    }
     if isinstance(budget, Milliseconds):
         times = {name: milliseconds_of(options[name][0], one) for name, one in chosen.items()}
     for name, option in chosen.items():
@@ -245,19 +248,20 @@ def _filled(
 def _slower(
     chosen: Mapping[str, Option],
     seen: Mapping[str, Seen],
-    times: dict[str, tuple[float, ...]],
+    clock: dict[tuple[str, Option], LayerTime],
     timer: Timer | None,
-) -> dict[str, tuple[float, ...]]:
-    """Layers that are not faster when factored as chosen, with both times."""
+) -> dict[str, LayerTime]:
+    """Layers that are not faster when factored as chosen; ``clock`` holds what was measured, each once."""
     if timer is None:
         return {}
     slower = {}
     for name, option in chosen.items():
         if option.form is None:
             continue
-        times[name] = time_of(seen[name], option, timer)
-        if times[name][1] >= times[name][0]:
-            slower[name] = times[name]
+        if (name, option) not in clock:
+            clock[name, option] = time_of(seen[name], option, timer)
+        if not clock[name, option].faster:
+            slower[name] = clock[name, option]
     return slower
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from gracile.errors import BadArgument
 from gracile.records import Skipped, check_kept
 
-from .options import Option, Timer
+from .options import LayerTime, Option, Timer
 from .survey import Seen
 
 TIMED = 4
@@ -50,12 +50,13 @@ def timed(
         one, base, faster = seen[name], 0.0, []
         slowest = ""
         for option in spread(choices[1:]):
-            before, after = time_of(one, option, timer)
-            base = base or before
-            if after < before:
-                faster.append(replace(option, nanoseconds=_nanoseconds(base * after / before, one)))
+            time = time_of(one, option, timer)
+            base = base or time.dense
+            if time.faster:
+                scaled = base * time.factored / time.dense
+                faster.append(replace(option, nanoseconds=_nanoseconds(scaled, one)))
             else:
-                slowest = slowest or f"factored it takes {after:.3g} ms instead of {before:.3g}"
+                slowest = slowest or time.text
         found[name] = [replace(choices[0], nanoseconds=_nanoseconds(base, one)), *faster]
         if not faster and slowest:
             skipped.append(Skipped(name, slowest))
@@ -80,8 +81,8 @@ def spread(options: list[Option], most: int = TIMED) -> list[Option]:
     return [best[round(i * (len(best) - 1) / (most - 1))] for i in range(most)]
 
 
-def time_of(one: Seen, option: Option, timer: Timer) -> tuple[float, float]:
-    """Milliseconds of one call of the layer and of what stands for it."""
+def time_of(one: Seen, option: Option, timer: Timer) -> LayerTime:
+    """Times of one call of the layer and of what stands for it."""
     assert option.form is not None
     weight = one.layer.get_parameter("weight").detach()
     small = option.form.build(one.layer, option.form.factor(weight, option.ranks))
