@@ -33,6 +33,7 @@ def descend(
         passes: Over all inputs, at most; it ends earlier when nothing moves.
 
     Example:
+        >>> import torch
         >>> both_the_same = torch.eye(2)[None] * 0.01 + 1
         >>> weight, ones = torch.tensor([[[0.4, 0.4]]]), torch.ones(1, 1, 2)
         >>> descend(weight, ones, both_the_same, torch.zeros(1, 1, 2), qmin=-7, qmax=7, passes=3).tolist()
