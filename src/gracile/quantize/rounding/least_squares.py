@@ -7,7 +7,7 @@ the error of each is made up for by the weights not yet rounded, as far as input
 
 Below 8 bits the integers are improved further by coordinate descent, and of several steps of the grid each
 row takes the one with the least error of the output, the objective that Hubara et al. ("Accurate post
-training quantization with small calibration sets", ICML 2021, arXiv 2006.10518, equation 2) learn steps by.
+training quantization with small calibration sets", ICML 2021, arXiv 2006.10518) learn steps by.
 
 Where we differ: inputs are centred, and what rounding does to the mean of the output goes into the bias
 (Nagel et al., arXiv 1906.04721, equation 16), so the weights need only keep the variations. Grouped and
@@ -280,15 +280,15 @@ def with_best_steps(
 ) -> WeightQuant:
     """The plan with each row's step times the one of ``factors`` (or 1) that moves its output least."""
     rows, steps = _rows_and_steps(module, layer, plan, seen)
-    least, best = torch.full(rows.shape[:2], torch.inf), torch.ones(rows.shape[:2])
-    for factor in (1.0, *factors):
-        lost = rows - solve(rows, steps * factor, seen.covariance, plan.qmin, plan.qmax) * steps * factor
-        error = ((lost @ seen.covariance) * lost).sum(2).cpu()  # (groups, out)
-        if plan.axis is None:
-            error = error.sum().expand_as(least)
-        best = torch.where(error < least, factor, best)
-        least = torch.minimum(error, least)
-    scale = torch.tensor(plan.scale) * (best.reshape(-1) if plan.axis is not None else best[0, :1])
+    tries = torch.tensor([1.0, *factors])
+    steps = torch.cat([steps * factor for factor in tries.tolist()], 1)  # all at once, as if rows of a layer
+    every = rows.repeat(1, len(tries), 1)
+    lost = every - solve(every, steps, seen.covariance, plan.qmin, plan.qmax) * steps
+    error = ((lost @ seen.covariance) * lost).sum(2).reshape(len(rows), len(tries), -1).cpu()
+    if plan.axis is None:
+        error = error.sum((0, 2), keepdim=True)
+    best = tries[error.argmin(1)]  # (groups, out)
+    scale = torch.tensor(plan.scale) * best.reshape(-1)
     return replace(plan, scale=tuple(scale.tolist()))
 
 
