@@ -4,7 +4,7 @@ A cell is ``W4A4``: bits of weights and of what layers read, in all layers but t
 8, as sums have. ResNet-56 is calibrated on 1,024 unlabelled training images and tested on the 1,000 test
 images. EfficientNet-Lite0 is made twice, each time calibrated on one half of the 500 pictures of the ImageNet
 sample and tested on the other; ``--mirror`` adds the mirror image of each calibration image. Settings are the
-library's defaults, unless ``--iterations``, ``--images`` or ``--rounding`` say otherwise.
+library's defaults, unless ``--iterations``, ``--images``, ``--rate`` or ``--rounding`` say otherwise.
 
 ``--held-out 1000`` tests on that many training images that did not calibrate, for development: rows then have
 no bars. A network knows its training images by heart, so they are turned by up to ``--turned`` degrees.
@@ -80,7 +80,7 @@ def parted(name: str) -> tuple[int, int]:
 
 def settings_of(parsed: argparse.Namespace) -> str:
     """What besides its name makes a cell."""
-    names = ("rounding", "iterations", "images", "held_out", "seed", "mirror")
+    names = ("rounding", "iterations", "images", "rate", "held_out", "seed", "mirror")
     chosen = {name: getattr(parsed, name, None) for name in names}
     return ", ".join(f"{key} {value}" for key, value in chosen.items() if value)
 
@@ -117,7 +117,7 @@ def scheme_of(name: str, parsed: argparse.Namespace, progress: Callable[[int, in
     if parsed.rounding not in (None, "blocks"):
         rounding = quantize.ROUNDINGS[parsed.rounding]()
     elif (weights, activations) != (8, 8):
-        chosen = {key: getattr(parsed, key) for key in ("iterations", "images")}
+        chosen = {key: getattr(parsed, key) for key in ("iterations", "images", "rate")}
         chosen = {key: value for key, value in chosen.items() if value is not None}
         rounding = quantize.Blocks(seed=parsed.seed, progress=progress, **chosen)
     return quantize.Scheme(weight_bits=weights, activation_bits=activations, rounding=rounding)
@@ -205,6 +205,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounding", choices=quantize.ROUNDINGS, help="default: the library's")
     parser.add_argument("--iterations", type=int, help="of block reconstruction")
     parser.add_argument("--images", type=int, help="that block reconstruction uses")
+    parser.add_argument("--rate", type=float, help="of block reconstruction")
     parser.add_argument("--seed", type=int, default=0, help="of block reconstruction")
     parser.add_argument("--mirror", action="store_true", help="calibrate on mirror images too")
     parser.add_argument("--held-out", type=int, default=0, help="test on so many training images")

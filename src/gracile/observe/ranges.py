@@ -16,7 +16,7 @@ from gracile.errors import NonFiniteError
 
 _HALF = 4096  # bins on each side of zero
 _TINY = 2.0**-100  # well before 1 / reach leaves float32
-_SAMPLE = 1 << 20  # values of a batch that enter the histogram; extremes use all of them
+_FIRST, _LATER = 1 << 20, 1 << 16  # values of the first batch, and of later ones, that are counted
 
 
 class Histogram:
@@ -56,7 +56,7 @@ class Histogram:
 
     @property
     def count(self) -> int:
-        """Values in the histogram."""
+        """Values in the histogram; those of large batches are counted by a sample."""
         return int(self.counts.sum())
 
     @property
@@ -95,10 +95,10 @@ class Histogram:
         if self.keep_rows and batch.dim() >= 2:
             self._keep(batch.detach().float().movedim(1, -1).flatten(0, -2).cpu())
         self._grow(max(abs(low), abs(high)))
-        if values.numel() > _SAMPLE:
-            values = values[:: math.ceil(values.numel() / _SAMPLE) | 1]  # odd: no row is always missed
+        every = math.ceil(values.numel() / (_FIRST if len(self.lows) == 1 else _LATER))
+        every += 1 - every % 2  # odd: no row is always missed
         if self.reach > 0:
-            self.counts += binned(values, self.reach)
+            self.counts += binned(values[::every], self.reach) * every
 
     def _keep(self, rows: Tensor) -> None:
         keys = torch.cat([self._keys, torch.rand(len(rows), generator=self._random)])
@@ -130,7 +130,7 @@ def binned(values: Tensor, reach: float) -> Tensor:
     """
     if values.device.type != "cpu" or reach < _TINY:
         return torch.histc(values, 2 * _HALF, -reach, reach).double().cpu()
-    places = values.mul(1 / reach).add_(1).mul_(_HALF).to(torch.int64).numpy()
+    places = values.mul(_HALF / reach).add_(_HALF).to(torch.int64).numpy()
     counts = np.bincount(places, minlength=2 * _HALF + 1)
     counts[-2] += counts[-1]  # the upper end belongs to the last bin
     return torch.from_numpy(counts[:-1]).double()

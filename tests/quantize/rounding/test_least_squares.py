@@ -121,7 +121,7 @@ def test_patches_are_what_outputs_are_made_of(layer: nn.Module) -> None:
     node = find_units(graph).layers[0].node
     weight = layer.weight
     assert isinstance(weight, Tensor)
-    rows = input_rows(x, weight, node, torch.Generator().manual_seed(0))
+    rows = input_rows(x, weight, node, torch.Generator().manual_seed(0), 4096)
     groups = rows.shape[0]
     with torch.no_grad():
         wanted = layer(x).movedim(1, -1).flatten(0, -2) if axes else layer(x)

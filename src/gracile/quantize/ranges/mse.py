@@ -50,7 +50,9 @@ class MSE:
         low, high = extremes(rows, 0)
 
         def error(found: Grid) -> Tensor:
-            return (found.round(rows, 0) - rows).square().mean(1)
+            scale, zero_point = found.scale[:, None], found.zero_point[:, None]
+            lost = (rows / scale).round_().add_(zero_point).clamp_(found.qmin, found.qmax)  # in place: faster
+            return lost.sub_(zero_point).mul_(scale).sub_(rows).square_().mean(1)
 
         best = best_grid(error, low, high, bits=bits, signed=signed, symmetric=symmetric, steps=self.steps)
         return best if axis is not None else only_row(best)

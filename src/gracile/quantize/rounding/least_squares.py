@@ -39,7 +39,9 @@ from .site import Site
 _POSITIONS = 4096  # most outputs sampled from a batch
 _PER_INPUT = 8  # outputs sampled for each input of a group, at least 256
 _IMAGES = (128, 64)  # at 8 bits more brought ResNet-56 and EfficientNet-Lite0 no nearer to float
+_ENOUGH, _LEAST = 4, 1024  # samples for each input, and at least so many, that are enough at 8 bits
 _TRIED = (0.6, 1.1)  # steps of a grid, times what the range estimator found
+_AT_ONCE = 2**23  # entries of covariances that are solved together, 64 MiB
 _BLOCK = 64  # inputs whose errors reach the weights behind them in one product
 
 
@@ -74,26 +76,58 @@ class LeastSquares:
 
     def round(self, plan: QuantPlan, site: Site) -> QuantPlan:
         """The plan with weights rounded to keep outputs; layers with zero points stay at the nearest."""
-        images = self.images or _IMAGES[all(w.bits == 8 for w in plan.weights)]
-        seen = watch_inputs(site.graph, site.units, site.batches, images)
+        fine = all(w.bits == 8 for w in plan.weights)
+        images = self.images or _IMAGES[fine]
+        seen = watch_inputs(site.graph, site.units, site.batches, images, _ENOUGH if fine else None)
         layers = {layer.name: layer for layer in site.units.layers}
-        weights = tuple(
-            w if any(w.zero_point) else self._rounded(site.graph, layers[w.layer], w, seen[w.layer])
+        tasks = [
+            self._task(site.graph, layers[w.layer], w, seen[w.layer])
             for w in plan.weights
-        )
-        return replace(plan, weights=weights)
+            if not any(w.zero_point)
+        ]
+        found = self._together(tasks)
+        done = {
+            task.plan.layer: with_integers(task.plan, task.rows, task.steps, best, task.seen)
+            for task, best in zip(tasks, found, strict=True)
+        }
+        return replace(plan, weights=tuple(done.get(w.layer, w) for w in plan.weights))
 
-    def _rounded(self, graph: fx.GraphModule, layer: Layer, plan: WeightQuant, seen: Inputs) -> WeightQuant:
-        """One layer; grids of 8 bits are fine enough as they are."""
-        solve: Solve = partial(round_to_keep_output, damping=self.damping)
+    def _task(self, graph: fx.GraphModule, layer: Layer, plan: WeightQuant, seen: Inputs) -> _Task:
+        """What is to be solved for one layer; grids of 8 bits are fine enough as they are."""
+        passes = self.passes if plan.bits < 8 else 0
         if plan.bits < 8:
-            solve = partial(round_to_keep_output, damping=self.damping, passes=self.passes)
             if plan.qmin == -plan.qmax:
                 plan = replace(plan, qmin=plan.qmin - 1)  # costs nothing, and is a quarter of 2 bits
             if plan.group is None and self.steps:
+                solve = partial(round_to_keep_output, damping=self.damping, passes=passes)
                 factors = torch.linspace(*_TRIED, self.steps).tolist()
                 plan = with_best_steps(graph, layer, plan, seen, solve, factors)
-        return keep_output(graph, layer, plan, seen, solve)
+        rows, steps = _rows_and_steps(graph, layer, plan, seen)
+        return _Task(plan=plan, rows=rows, steps=steps, seen=seen, passes=passes)
+
+    def _together(self, tasks: list[_Task]) -> list[Tensor]:
+        """The integers of each layer; layers alike are solved as if they were groups of one, in less time."""
+        alike: dict[tuple[object, ...], list[int]] = {}
+        for place, task in enumerate(tasks):
+            key = (task.rows.shape, task.plan.qmin, task.plan.qmax, task.passes)
+            alike.setdefault(key, []).append(place)
+        found: dict[int, Tensor] = {}
+        for places in alike.values():
+            most = max(1, _AT_ONCE // tasks[places[0]].seen.covariance.numel())
+            for start in range(0, len(places), most):
+                some = places[start : start + most]
+                first = tasks[some[0]]
+                integers = round_to_keep_output(
+                    torch.cat([tasks[i].rows for i in some]),
+                    torch.cat([tasks[i].steps for i in some]),
+                    torch.cat([tasks[i].seen.covariance for i in some]),
+                    first.plan.qmin,
+                    first.plan.qmax,
+                    self.damping,
+                    first.passes,
+                )
+                found |= dict(zip(some, torch.split(integers, len(first.rows)), strict=True))
+        return [found[place] for place in range(len(tasks))]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +136,17 @@ class Inputs:
 
     mean: Tensor
     covariance: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Task:
+    """One layer: its weights and steps ``(groups, out, inputs)``, what it reads, passes of descent."""
+
+    plan: WeightQuant
+    rows: Tensor
+    steps: Tensor
+    seen: Inputs
+    passes: int
 
 
 def round_to_keep_output(
@@ -194,10 +239,23 @@ def compensate(
 
 
 def watch_inputs(
-    module: fx.GraphModule, units: Units, batches: list[tuple[Tensor, ...]], images: int
+    module: fx.GraphModule,
+    units: Units,
+    batches: list[tuple[Tensor, ...]],
+    images: int,
+    enough: int | None = None,
 ) -> dict[str, Inputs]:
-    """Means and covariances of what each layer reads, over the first ``images`` calibration images."""
-    watch = _Watch(module, {layer.node: layer for layer in units.layers})
+    """Means and covariances of what each layer reads, over the first ``images`` calibration images.
+
+    Args:
+        module: A lowered graph.
+        units: Its units.
+        batches: Calibration batches.
+        images: How many images of them are run.
+        enough: Samples for each input of a layer that are enough (and at least 1,024 for the layer); ``None``
+            for all that are drawn.
+    """
+    watch = _Watch(module, {layer.node: layer for layer in units.layers}, enough)
     seen = 0
     with torch.no_grad():
         for batch in batches:
@@ -214,9 +272,11 @@ Sums = tuple[int, Tensor, Tensor]
 class _Watch(fx.Interpreter):
     """Runs a graph and adds up first and second moments of the inputs of layers."""
 
-    def __init__(self, module: fx.GraphModule, layers: dict[fx.Node, Layer]) -> None:
+    def __init__(
+        self, module: fx.GraphModule, layers: dict[fx.Node, Layer], enough: int | None = None
+    ) -> None:
         super().__init__(module)
-        self.layers = layers
+        self.layers, self.enough = layers, enough
         self.sums: dict[str, Sums] = {}
         self.random = torch.Generator().manual_seed(0)
 
@@ -224,25 +284,33 @@ class _Watch(fx.Interpreter):
         layer = self.layers.get(n)
         if layer is not None:
             args, _ = self.fetch_args_kwargs_from_env(n)
-            rows = input_rows(args[0], args[1], n, self.random)  # (groups, samples, inputs)
             count, first, second = self.sums.get(layer.name, (0, torch.zeros(()), torch.zeros(())))
-            self.sums[layer.name] = (
-                count + rows.shape[1],
-                first + rows.sum(1).double(),
-                second + (rows.mT @ rows).double(),
-            )
+            inputs = args[1][0].numel()
+            most = min(_POSITIONS, max(256, _PER_INPUT * inputs))
+            if self.enough is not None:
+                most = min(most, max(_LEAST, self.enough * inputs) - count)
+            if most > 0:
+                rows = input_rows(args[0], args[1], n, self.random, most)  # (groups, samples, inputs)
+                self.sums[layer.name] = (
+                    count + rows.shape[1],
+                    first + rows.sum(1).double(),
+                    second + (rows.mT @ rows).double(),
+                )
         return super().run_node(n)
 
 
-def input_rows(x: Tensor, weight: Tensor, node: fx.Node, random: torch.Generator) -> Tensor:
-    """What single outputs of a layer are computed from, at random places: ``(groups, samples, inputs)``."""
+def input_rows(x: Tensor, weight: Tensor, node: fx.Node, random: torch.Generator, most: int) -> Tensor:
+    """What single outputs of a layer are computed from, at random places: ``(groups, samples, inputs)``.
+
+    About ``most`` of a convolution's, the same places in every image; all of a linear layer's.
+    """
     if op_name(node) == "linear":
         return x.reshape(1, -1, x.shape[-1])
     axes = weight.dim() - 2
     how = {name: _each(argument(node, name), axes) for name in ("stride", "padding", "dilation")}
-    kernel, inputs = weight.shape[2:], weight[0].numel()
+    kernel = weight.shape[2:]
     places = math.prod(output_size(x.shape[2:], kernel, **how))
-    share = -(-min(_POSITIONS, max(256, _PER_INPUT * inputs)) // len(x))  # of each image
+    share = -(-most // len(x))  # of each image
     at = torch.randperm(places, generator=random)[:share].to(x.device) if share < places else None
     rows = patches(x, kernel, **how, at=at)  # (samples, channels * taps)
     return rows.reshape(len(rows), int(argument(node, "groups")), -1).transpose(0, 1)
@@ -269,6 +337,11 @@ def keep_output(
     """The plan of a layer with the integers that ``solve`` finds, and a bias that keeps its mean output."""
     rows, steps = _rows_and_steps(module, layer, plan, seen)
     best = solve(rows, steps, seen.covariance, plan.qmin, plan.qmax)
+    return with_integers(plan, rows, steps, best, seen)
+
+
+def with_integers(plan: WeightQuant, rows: Tensor, steps: Tensor, best: Tensor, seen: Inputs) -> WeightQuant:
+    """The plan with the integers ``best``, shaped as ``rows``, and a bias that keeps the mean output."""
     near = quantize(rows, steps, torch.zeros(()), plan.qmin, plan.qmax)
     lost = rows - best * steps
     shift = (lost @ seen.mean[:, :, None]).reshape(-1)  # what rounding takes from the mean output
