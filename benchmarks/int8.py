@@ -221,13 +221,11 @@ def quantization_seconds(case: Case, folder: Path, repeats: int) -> list[dict[st
 
 
 WHOLE = (("ptq", "export"), ("export float", "prepare", "quantize_static"))
-ALONE = (("ptq",), ("quantize_static",))
 
 
 def quantization_rows(case: Case, turns: list[dict[str, float]]) -> list[Row]:
     """Time to quantize relative to ``quantize_static``: the median of paired ratios."""
-    ours, theirs = ALONE
-    ratios = [sum(turn[p] for p in ours) / sum(turn[p] for p in theirs) for turn in turns]
+    ratios = [turn["ptq"] / turn["quantize_static"] for turn in turns]
     value, low, high = measure.median_ci(ratios)
     name = f"int8.{case.name}.quantization_time_over_quantize_static"
     spread = (low, high)

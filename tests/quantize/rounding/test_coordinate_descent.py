@@ -55,3 +55,10 @@ def test_pruned_weights_stay_zero() -> None:
     start[:, :, ::2] = 0
     found = descend(weight, steps, covariance, start, qmin=-3, qmax=3, passes=5)
     assert bool((found[:, :, ::2] == 0).all())
+
+
+def test_what_it_starts_from_is_left_alone_also_with_one_input() -> None:
+    weight, steps, start = torch.full((1, 2, 1), 2.0), torch.ones(1, 2, 1), torch.zeros(1, 2, 1)
+    found = descend(weight, steps, torch.ones(1, 1, 1), start, qmin=-3, qmax=3, passes=1)
+    assert found.tolist() == [[[2.0], [2.0]]]
+    assert not start.any()

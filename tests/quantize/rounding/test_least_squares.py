@@ -88,10 +88,11 @@ def test_eight_bits_keep_the_steps_that_were_found() -> None:
     assert plans[0] == plans[1]
 
 
+@pytest.mark.parametrize("count", [-1, 1.5])
 @pytest.mark.parametrize("name", ["steps", "passes"])
-def test_counts_below_zero_are_refused(name: str) -> None:
+def test_what_is_no_count_is_refused(name: str, count: float) -> None:
     with pytest.raises(BadArgument, match=name):
-        LeastSquares(**{name: -1})  # type: ignore[arg-type]
+        LeastSquares(**{name: count})  # type: ignore[arg-type]
 
 
 def test_independent_inputs_leave_the_nearest() -> None:

@@ -86,7 +86,8 @@ def _pairs(scan: _Scan, low: Tensor, high: Tensor, both: bool, steps: int) -> tu
     best = scan.error(a, b)
     steps = steps if both else 8 * steps  # one axis only
     coarse = torch.linspace(1 / steps, 1, steps) - 1
-    for offsets in (coarse, torch.linspace(-1 / steps, 1 / steps, steps | 1)):
+    for scanned in (coarse, torch.linspace(-1 / steps, 1 / steps, steps | 1)):
+        offsets = scanned.to(low.device)
         left = offsets.repeat_interleave(len(offsets)) if both else offsets
         right = offsets.repeat(len(offsets)) if both else offsets
         tries = [(center + off[:, None]).clamp(_FINEST, 1) for center, off in ((a, left), (b, right))]
@@ -105,7 +106,7 @@ def _descent(scan: _Scan, low: Tensor, high: Tensor, both: bool, steps: int) -> 
         reach = 1.0
         for _ in range(2):  # coarse, then fine
             upper = reach if bool((torch.minimum(a, b) < 1).any()) else 0.0
-            offsets = torch.linspace(-reach, upper, 2 * steps if upper else steps)[:, None]
+            offsets = torch.linspace(-reach, upper, 2 * steps if upper else steps)[:, None].to(low.device)
             tries_a = (a + offsets * left).clamp(_FINEST, 1)
             tries_b = (b + offsets * right).clamp(_FINEST, 1)
             a, b, best = scan.better(a, b, best, tries_a, tries_b)

@@ -8,6 +8,7 @@ it. It starts here where :func:`~gracile.quantize.rounding.least_squares.compens
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -33,13 +34,12 @@ def descend(
         passes: Over all inputs, at most; it ends earlier when nothing moves.
 
     Example:
-        >>> import torch
         >>> both_the_same = torch.eye(2)[None] * 0.01 + 1
         >>> weight, ones = torch.tensor([[[0.4, 0.4]]]), torch.ones(1, 1, 2)
         >>> descend(weight, ones, both_the_same, torch.zeros(1, 1, 2), qmin=-7, qmax=7, passes=3).tolist()
         [[[1.0, 0.0]]]
     """
-    found = integers.mT.contiguous()  # (groups, inputs, out), columns together
+    found = integers.mT.clone(memory_format=torch.contiguous_format)  # (groups, inputs, out)
     scale, free = steps.mT.contiguous(), weight.mT != 0
     pull = covariance @ (weight.mT - found * scale)  # half the gradient with its sign turned
     reach = covariance.diagonal(dim1=1, dim2=2)[:, :, None] * scale

@@ -18,7 +18,7 @@ from torch import Tensor
 from gracile.nn import quantize
 from gracile.records import EdgeQuant, WeightQuant
 
-from .moves import pack, unpack
+from .moves import pack, unpack, with_lowest
 
 ZETA, GAMMA = 1.1, -0.1
 """How far the sigmoid is stretched beyond 0 and 1 before it is rectified."""
@@ -156,9 +156,8 @@ class LearnedLayer:
             integers = integers + unpack(plan.moved, tuple(weight.shape)).to(weight.device)
         self.pruned = self.weight == 0
         integers = integers.clamp(self.low, self.high).float()
-        if plan.bits < 8 and not any(plan.zero_point) and plan.qmin == -plan.qmax:
-            self.plan = replace(plan, qmin=plan.qmin - 1)  # costs nothing, and is a quarter of 2 bits
-            self.low = self.low - 1
+        self.plan = with_lowest(plan)
+        self.low = (self.plan.qmin - zero).float()
         exact = self.weight / self.start
         self.floor = torch.where(exact >= integers, integers, integers - 1)
         self.latent = self._start_of(integers, exact).requires_grad_()

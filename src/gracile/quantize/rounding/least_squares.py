@@ -33,7 +33,7 @@ from gracile.records import QuantPlan, WeightQuant
 from ..lower import argument, fetch, op_name
 from ..units import Layer, Units
 from .coordinate_descent import descend
-from .moves import pack
+from .moves import pack, with_lowest
 from .site import Site
 
 _POSITIONS = 4096  # most outputs sampled from a batch
@@ -69,8 +69,9 @@ class LeastSquares:
         if not self.damping > 0:
             raise BadArgument("damping", wanted="above 0", found=f"{self.damping=}")
         for name in ("steps", "passes"):
-            if getattr(self, name) < 0:
-                raise BadArgument(name, wanted="at least 0", found=f"{getattr(self, name)}")
+            value = getattr(self, name)
+            if not (isinstance(value, int) and value >= 0):
+                raise BadArgument(name, wanted="a whole number, at least 0", found=f"{value!r}")
 
     needs_data = True
 
@@ -96,8 +97,7 @@ class LeastSquares:
         """What is to be solved for one layer; grids of 8 bits are fine enough as they are."""
         passes = self.passes if plan.bits < 8 else 0
         if plan.bits < 8:
-            if plan.qmin == -plan.qmax:
-                plan = replace(plan, qmin=plan.qmin - 1)  # costs nothing, and is a quarter of 2 bits
+            plan = with_lowest(plan)
             if plan.group is None and self.steps:
                 solve = partial(round_to_keep_output, damping=self.damping, passes=passes)
                 factors = torch.linspace(*_TRIED, self.steps).tolist()
