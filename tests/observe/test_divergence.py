@@ -25,5 +25,18 @@ def test_other_outputs_are_compared_by_energy() -> None:
 
 def test_outputs_are_those_in_evaluation_mode() -> None:
     model = nn.Dropout(0.5).train()
-    assert torch.equal(outputs(model, (torch.ones(2, 4),)), torch.ones(2, 4))
+    assert torch.equal(outputs(model, (torch.ones(2, 4),))[0], torch.ones(2, 4))
     assert model.training
+
+
+def test_several_outputs_add_up_and_masks_do_not_count() -> None:
+    class Two(nn.Module):
+        def forward(self, x: torch.Tensor) -> dict[str, object]:
+            return {"classes": x, "more": [2 * x, x > 0]}
+
+    found = outputs(Two(), (torch.ones(2, 4),))
+    assert [x.mean().item() for x in found] == [1, 2]
+    apart = tuple(x + torch.eye(2, 4) for x in found)
+    each = [divergence(w, f) for w, f in zip(found, apart, strict=True)]
+    assert min(each) > 0
+    assert divergence(found, apart) == pytest.approx(sum(each))

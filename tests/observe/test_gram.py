@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from gracile.errors import NonFiniteError
 from gracile.observe.gram import Gram, patches, rows_of
@@ -61,3 +62,18 @@ def test_numbers_that_are_none_are_refused_and_not_added(bad: float) -> None:
         seen.update(torch.tensor([[bad]]), torch.ones(1, 1))
     assert seen.rows == 0
     assert not seen.xx.any()
+
+
+def test_sums_of_half_precision_stay_in_range() -> None:
+    rows = torch.full((64, 3), 40.0, dtype=torch.float16)
+    seen = Gram("layer", 3, 1)
+    seen.update(rows, rows[:, :1])
+    assert seen.xx[0, 0] == seen.xy[0, 0] == seen.yy[0] == 64 * 1600
+
+
+def test_places_drawn_on_the_processor_serve_maps_on_a_graphics_card() -> None:
+    at = torch.tensor([0, 3])
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        maps = torch.empty(2, 3, 4, 4, device="cuda")
+        ones = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1)}
+        assert patches(maps, (3, 3), **ones, at=at).device == rows_of(maps, at).device == maps.device

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gracile.errors import BadArgument, BudgetError, NonFiniteError
+from gracile.graph import cost
 from gracile.prune import Branches, Macs, Params, plan_branches, remove_branches
 
 INPUTS = (torch.zeros(1, 4),)
@@ -133,3 +134,45 @@ def test_weights_that_are_no_numbers_are_refused() -> None:
     model.fc.weight.data[0, 0] = float("nan")
     with pytest.raises(NonFiniteError, match=r"fc\.weight"):
         plan_branches(model, INPUTS, budget=Branches(count=1), calibration=DATA)
+
+
+class Outer(nn.Module):
+    """The nested branch as a module of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.block, self.fc = nn.Sequential(Inner(), Inner(), nn.Linear(4, 4)), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x + self.block(x))
+
+
+class Inner(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.fc(x).tanh()
+
+
+def test_what_lies_inside_a_branch_counts_once() -> None:
+    model = Outer().eval()
+    plan = plan_branches(model, INPUTS, budget=Macs(fraction_kept=0.3), calibration=DATA)
+    small = remove_branches(model, plan)
+    left = cost(small, INPUTS)
+    assert (left.macs, left.params) == (plan.macs_after, plan.params_after)
+    assert left.macs <= 0.3 * plan.macs_before
+    assert all(torch.isfinite(small(DATA)).flatten())
+
+
+def test_what_went_with_a_branch_cannot_go_again() -> None:
+    with pytest.raises(BudgetError, match="3 residual branches"):
+        plan_branches(Outer().eval(), INPUTS, budget=Branches(count=4), calibration=DATA)
+    cheap = {"block": 1e9}
+    with pytest.raises(BudgetError):  # the outer one goes first, and takes both others with it
+        plan_branches(
+            Outer().eval(), INPUTS, budget=Branches(count=2), calibration=DATA,
+            cost_of=lambda b: cheap.get(b.name, 1.0),
+        )  # fmt: skip

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from gracile.graph import capture
-from gracile.prune.layers import KINDS, affine, find_layers, tensors
+from gracile.prune.layers import KINDS, affine, find_layers
 from gracile.prune.walk import Walk
+from gracile.surgery.reference import tensors_of
 
 
 def found(net: nn.Module, shape=(1, 2, 8, 8)):
@@ -95,7 +96,7 @@ def test_only_plain_sums_of_one_shape_count(alpha, broadcast, sums) -> None:
 
 def test_rows_times_weights_are_the_outputs(net, data) -> None:
     captured, layers = found(net, data.shape)
-    held = tensors(net)
+    held = tensors_of(net)
     walk = Walk(captured, held.__getitem__, [(data,)])
     for layer in layers.values():
         rows = layer.inputs(walk(layer.source)[0]) @ held[layer.weight].detach().flatten(1).T
@@ -111,7 +112,7 @@ def test_affine_is_what_the_norm_does(with_parameters) -> None:
     nn.init.normal_(net[1].running_mean)
     nn.init.uniform_(net[1].running_var, 0.5, 2)
     captured, layers = found(net)
-    scale, shift = affine(captured, layers["0"].norm, tensors(net))
+    scale, shift = affine(captured, layers["0"].norm, tensors_of(net))
     x = torch.randn(2, 3, 4, 4)
     torch.testing.assert_close(net[1](x), x * scale.view(-1, 1, 1) + shift.view(-1, 1, 1))
 

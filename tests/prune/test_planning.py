@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from gracile import prune, surgery
 from gracile.errors import BadArgument, BudgetError, NonFiniteError
@@ -103,3 +105,49 @@ def test_the_seed_chooses_random_channels(residual, inputs) -> None:
         for s in (0, 0, 1)
     ]
     assert plans[0] == plans[1] != plans[2]
+
+
+def test_scores_that_are_no_numbers_do_not_choose(plain, inputs) -> None:
+    class Blind(prune.L1):
+        def __call__(self, scene):
+            return {name: np.full_like(found, np.nan) for name, found in super().__call__(scene).items()}
+
+    with pytest.raises(
+        NonFiniteError, match=r"body\.0: wanted scores that are numbers, found \d+ of \d+ NaN"
+    ):
+        prune.plan(plain, inputs, criterion=Blind(), leave=())
+
+
+def test_batches_with_labels_are_no_calibration(plain, inputs, data) -> None:
+    loader = DataLoader(TensorDataset(data, torch.zeros(len(data))), batch_size=16)
+    with pytest.raises(BadArgument, match="wanted batches of 1 tensors, as the model's inputs, found 2"):
+        prune.plan(plain, inputs, criterion=prune.Activation(), calibration=loader)
+
+
+def test_masks_of_attention_may_hold_infinity(inputs) -> None:
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 2)
+            self.register_buffer("mask", torch.full((3, 3), -torch.inf).triu(1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.mask.softmax(1) @ self.b(self.a(x).relu())
+
+    found = prune.plan(Masked().eval(), (torch.zeros(1, 3, 4),), budget=prune.PerLayer(ratio=0.5), leave=())
+    assert [len(g.keep) for g in found.groups] == [4]
+
+
+def test_constants_of_the_code_survive_whole_number_inputs() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.wide, self.out = nn.Embedding(5, 4), nn.Linear(4, 8), nn.Linear(8, 2)
+            self.norm, self.half = nn.LayerNorm(8), torch.tensor(0.5)
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            return self.out(self.norm(self.wide(self.embed(tokens))).relu() * self.half)
+
+    model, tokens = Scaled().eval(), torch.tensor([[1, 2, 3]])
+    found = prune.plan(model, (tokens,), budget=prune.PerLayer(ratio=0.5), leave=())
+    assert {g.name: len(g.keep) for g in found.groups if g.removed} == {"wide": 4}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils.data import DataLoader, TensorDataset
 
-from gracile.errors import BadArgument
+from gracile.errors import BadArgument, NonFiniteError
 from gracile.graph import capture
-from gracile.prune.walk import Walk, chunks
+from gracile.prune.walk import Walk, chunks, joined
 
 
 def test_every_kind_of_net_gives_its_own_outputs(net, data) -> None:
@@ -42,3 +43,15 @@ def test_any_way_of_giving_data_gives_the_same_batches(data, given) -> None:
 def test_no_data_is_refused(given) -> None:
     with pytest.raises(BadArgument, match="calibration: wanted at least one input"):
         chunks(given, 4)
+
+
+def test_batches_may_be_lists_as_a_loader_gives_them(data) -> None:
+    loader = DataLoader(TensorDataset(data), batch_size=7)
+    assert torch.equal(joined(loader)[0], data)
+
+
+def test_inputs_that_are_no_numbers_are_counted_and_refused() -> None:
+    images = torch.zeros(4, 2)
+    images[3, 1] = float("nan")
+    with pytest.raises(NonFiniteError, match="calibration: wanted numbers, found NaN in 1 of 4 inputs"):
+        chunks([images[:2], images[2:]], 2)

@@ -149,3 +149,24 @@ def test_a_plan_for_another_model_is_refused_and_changes_nothing(piece: ParamSli
     with pytest.raises(BadArgument, match=message):
         apply_(model, PrunePlan(groups=(), slices=(good, piece)))
     assert all(torch.equal(t, before[k]) for k, t in model.state_dict().items())
+
+
+def test_modules_that_share_a_weight_agree_on_their_width() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.out = nn.Conv1d(4, 4, 1), nn.Conv1d(4, 4, 1), nn.Conv1d(4, 2, 1)
+            self.b.weight = self.a.weight
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.out(self.b(self.a(x)))
+
+    model = Tied()
+    keep = (0, 2)
+    slices = tuple(ParamSlice(param=p, axis=axis, size=4, keep=keep)
+                   for p, axis in [("a.weight", 0), ("a.weight", 1), ("a.bias", 0), ("b.bias", 0),
+                                   ("out.weight", 1)])  # fmt: skip
+    small = apply(model, PrunePlan(groups=(), slices=slices))
+    assert small.a.weight is small.b.weight
+    assert {(m.in_channels, m.out_channels) for m in (small.a, small.b)} == {(2, 2)}
+    assert small(torch.zeros(1, 2, 5)).shape == (1, 2, 5)

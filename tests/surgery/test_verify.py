@@ -13,7 +13,7 @@ from gracile.errors import ProofError
 from gracile.graph import capture, trace
 from gracile.records import GroupPlan, PrunePlan
 from gracile.surgery import require, resolve, verify
-from gracile.surgery.verify import Stage
+from gracile.surgery.verify import Stage, difference
 from gracile.testing.nets import NETS, net
 
 
@@ -101,3 +101,10 @@ def test_code_that_makes_float32_tensors_is_proved_in_float32() -> None:
     proofs = verify(model, inputs, plan, provenance=found)
     assert all(p.passed for p in proofs)
     assert all("float32" in p.detail for p in proofs)
+
+
+def test_outputs_of_any_kind_are_compared() -> None:
+    yes, no, none = torch.tensor([True]), torch.tensor([False]), torch.zeros(0)
+    assert difference([yes, none], [yes, none]) == 0
+    assert difference([yes], [no]) == 1
+    assert difference([torch.zeros(1)], [none]) == float("inf")

@@ -192,3 +192,18 @@ def test_names_and_patterns_are_left_alone() -> None:
 def test_numbers_outside_their_range_are_refused(words: dict[str, object], text: str) -> None:
     with pytest.raises(BadArgument, match=text):
         widen(*net("plain"), **words)
+
+
+def test_code_that_asserts_its_width_is_left_as_it_is() -> None:
+    class Strict(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            hidden = self.a(x)
+            assert hidden.shape[-1] == 8, "width"
+            return self.b(hidden.relu())
+
+    found = widen(Strict().eval(), (torch.zeros(1, 4),), factor=2)
+    assert found.model.a.out_features == 8

@@ -21,9 +21,9 @@ from gracile.decompose.forms.form import CONVOLUTIONS
 from gracile.decompose.options import Timer
 from gracile.errors import BadArgument, BudgetError
 from gracile.graph import capture, cost
-from gracile.observe import divergence, outputs
+from gracile.observe import Outputs, divergence, outputs
 from gracile.prune.leave import left_layers
-from gracile.prune.walk import Calibration
+from gracile.prune.walk import Calibration, joined
 from gracile.records import Bytes, Cost, DecomposePlan, JointPlan, JointTrial, Macs, Params, PrunePlan
 
 from .applying import apply
@@ -131,7 +131,7 @@ class _Tries:
     timer: Timer | None
     seed: int
     on_try: Callable[[int, int], None] | None
-    wanted: list[Tensor] = field(default_factory=list)
+    wanted: list[Outputs] = field(default_factory=list)
 
     def best(self, shares: Sequence[float]) -> JointPlan:
         """Try parts in this order; the nearest outputs win."""
@@ -212,10 +212,8 @@ def _parted(calibration: Calibration, held_out: float) -> tuple[tuple[Tensor, ..
     """Inputs to fit to and inputs to judge by."""
     if not 0 < held_out < 1:
         raise BadArgument("held_out", wanted="a share above 0 and below 1", found=f"{held_out=}")
-    parts = [calibration] if isinstance(calibration, Tensor) else list(calibration)
-    batches = [part if isinstance(part, tuple) else (part,) for part in parts]
-    whole = tuple(torch.cat(column) for column in zip(*batches, strict=True))
-    count = len(whole[0]) if whole else 0
+    whole = joined(calibration)
+    count = len(whole[0])
     if count < _LEAST:
         raise BadArgument("calibration", wanted=f"at least {_LEAST} inputs", found=f"{count}")
     at = min(max(count - round(held_out * count), 1), count - 1)

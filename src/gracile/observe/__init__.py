@@ -6,6 +6,8 @@ from .batches import DatasetBatches as DatasetBatches
 from .batches import as_batches as as_batches
 from .batches import batch_order as batch_order
 from .batches import holdout_indices as holdout_indices
+from .devices import device_of as device_of
+from .divergence import Outputs as Outputs
 from .divergence import divergence as divergence
 from .divergence import outputs as outputs
 from .modes import evaluating as evaluating

@@ -50,7 +50,7 @@ def patches(
     padded = torch.nn.functional.pad(x, ends) if any(ends) else x
     size = output_size(x.shape[2:], kernel, stride=stride, padding=padding, dilation=dilation)
     if at is not None:
-        return _gathered(padded, torch.unravel_index(at, size), kernel, stride, dilation)
+        return _gathered(padded, torch.unravel_index(at.to(x.device), size), kernel, stride, dilation)
     taps = []
     for tap in product(*(range(k) for k in kernel)):
         window = [
@@ -102,7 +102,7 @@ def output_size(
 
 def _chosen(x: Tensor, at: Tensor | None) -> Tensor:
     flat = x.flatten(2)
-    return flat if at is None else flat[:, :, at]
+    return flat if at is None else flat[:, :, at.to(x.device)]
 
 
 def rows_of(x: Tensor, at: Tensor | None = None) -> Tensor:
@@ -117,6 +117,16 @@ def rows_of(x: Tensor, at: Tensor | None = None) -> Tensor:
         torch.Size([40, 3])
     """
     return _chosen(x, at).movedim(1, -1).reshape(-1, x.shape[1])
+
+
+def _wide(x: Tensor) -> Tensor:
+    """In float32 at least: sums of squares leave the range of half precision."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _with_ones(rows: Tensor) -> Tensor:
+    """With a last column of ones."""
+    return torch.nn.functional.pad(_wide(rows), (0, 1), value=1.0)
 
 
 class Gram:
@@ -146,7 +156,7 @@ class Gram:
         Raises:
             NonFiniteError: The rows hold NaN or infinity; nothing has been added.
         """
-        x = torch.nn.functional.pad(inputs, (0, 1), value=1.0)
+        x, targets = _with_ones(inputs), _wide(targets)
         xx, xy = x.T @ x, x.T @ targets
         self.add(xx.double().cpu(), xy.double().cpu(), targets.double().square().sum(0).cpu(), len(inputs))
 
@@ -199,9 +209,8 @@ class GroupedGram:
             self.parts[0].update(inputs, targets)
             return
         groups = len(self.parts)
-        x = inputs.reshape(len(inputs), groups, self.columns).transpose(0, 1)
-        x = torch.nn.functional.pad(x, (0, 1), value=1.0)  # (groups, rows, columns + 1)
-        y = targets.reshape(len(targets), groups, -1).transpose(0, 1)
+        x = _with_ones(inputs.reshape(len(inputs), groups, self.columns)).transpose(0, 1)
+        y = _wide(targets).reshape(len(targets), groups, -1).transpose(0, 1)  # x: (groups, rows, columns + 1)
         xx, xy = (x.mT @ x).double().cpu(), (x.mT @ y).double().cpu()
         yy = y.double().square().sum(1).cpu()
         for i, part in enumerate(self.parts):

@@ -94,5 +94,5 @@ def apply(
         reconstruct_(small, model, plan, calibration, kinds=kinds, reestimate_bn=reestimate_bn,
                      project=project, memory_bytes=memory_bytes, seed=seed)  # fmt: skip
     elif reestimate_bn:
-        reestimate_(small, chunks(calibration, BATCH))
+        reestimate_(small, chunks(calibration, BATCH, small))
     return small

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from gracile import surgery
 from gracile.errors import BadArgument, BudgetError
 from gracile.graph import cost
-from gracile.observe import divergence, outputs
+from gracile.observe import Outputs, divergence, outputs
 from gracile.observe.batchnorm import reestimate_
 from gracile.records import Branch, BranchPlan
 
@@ -60,7 +60,7 @@ def plan_branches(
     whole model and ``q`` without the branch (and those that went before), the divergence is the mean over
     images of ``sum_c p_c log(p_c / q_c)`` in nats, with ``p`` and ``q`` the softmax of outputs
     ``(batch, classes)``; for other outputs it is ``|q - p|^2 / |p|^2``. Its rise is divided by the branch's
-    multiply-adds, or by ``cost_of``.
+    multiply-adds, or by ``cost_of``. Branches inside a branch that goes go with it.
 
     Args:
         model: Any model that ``torch.export`` captures.
@@ -90,12 +90,14 @@ def plan_branches(
     prices = {b.name: float(b.macs) if cost_of is None else cost_of(b) for b in found}
     need = _Need(budget, whole.macs, whole.params)
     need.check(found)
-    batches = chunks(calibration, BATCH)
+    batches = chunks(calibration, BATCH, model, takes=len(inputs))
     reference = [outputs(model, batch) for batch in batches]
     left, gone, moved = list(found), list[Branch](), list[float]()
     tries = sum(len(found) - i for i in range(need.rounds(found)))
     tried = 0
     while not need.met(gone):
+        if not left:
+            raise need.error(found)
         rises: dict[str, float] = {}
         for branch in left:
             rises[branch.name] = _without(model, [*gone, branch], batches, reference)
@@ -104,8 +106,8 @@ def plan_branches(
                 on_try(tried, max(tries, tried))
         before = moved[-1] if moved else 0.0
         # a branch whose loss helps is the best whatever it costs, hence no division of a fall
-        best = min(left, key=lambda b: _price(rises[b.name] - before, prices[b.name]))
-        left.remove(best)
+        best = min(left, key=lambda b: _price(rises[b.name] - before, _still(b, gone, prices)))
+        left = [b for b in left if b is not best and not _inside(b, best)]
         gone.append(best)
         moved.append(rises[best.name])
     return BranchPlan(
@@ -115,9 +117,9 @@ def plan_branches(
         skipped=skipped,
         budget=str(budget),
         macs_before=whole.macs,
-        macs_after=whole.macs - sum(b.macs for b in gone),
+        macs_after=whole.macs - sum(b.macs for b in _outermost(gone)),
         params_before=whole.params,
-        params_after=whole.params - sum(b.params for b in gone),
+        params_after=whole.params - sum(b.params for b in _outermost(gone)),
     )
 
 
@@ -136,7 +138,7 @@ def remove_branches(
     """
     small = surgery.remove_branches_(copy.deepcopy(model), plan.removed)
     if calibration is not None and plan.removed:
-        reestimate_(small, chunks(calibration, BATCH))
+        reestimate_(small, chunks(calibration, BATCH, small))
     return small
 
 
@@ -148,12 +150,13 @@ class _Need:
     macs: int
     params: int
 
-    def met(self, gone: list[Branch]) -> bool:
+    def met(self, gone: Sequence[Branch]) -> bool:
         if isinstance(self.budget, Branches):
             return len(gone) >= self.budget.count
+        apart = _outermost(gone)
         if isinstance(self.budget, Macs):
-            return self.macs - sum(b.macs for b in gone) <= self.budget.fraction_kept * self.macs
-        return self.params - sum(b.params for b in gone) <= self.budget.fraction_kept * self.params
+            return self.macs - sum(b.macs for b in apart) <= self.budget.fraction_kept * self.macs
+        return self.params - sum(b.params for b in apart) <= self.budget.fraction_kept * self.params
 
     def rounds(self, found: tuple[Branch, ...]) -> int:
         """About how many branches go, for the progress bar."""
@@ -165,10 +168,13 @@ class _Need:
 
     def check(self, found: tuple[Branch, ...]) -> None:
         """Refuse what not even the loss of every branch reaches."""
-        if self.met(list(found)):
-            return
-        macs = 1 - sum(b.macs for b in found) / max(self.macs, 1)
-        raise BudgetError(
+        if not self.met(found):
+            raise self.error(found)
+
+    def error(self, found: Sequence[Branch]) -> BudgetError:
+        """That these branches do not do."""
+        macs = 1 - sum(b.macs for b in _outermost(found)) / max(self.macs, 1)
+        return BudgetError(
             "budget",
             wanted=str(self.budget),
             found=f"{len(found)} residual branches that can go, {macs:.4f} of the multiply-adds without them",
@@ -176,12 +182,29 @@ class _Need:
         )
 
 
+def _inside(branch: Branch, outer: Branch) -> bool:
+    """Whether ``branch`` lies in a module of ``outer``, as in a residual block of residual blocks."""
+    modules = (*outer.inner, outer.end)
+    return branch is not outer and any(f"{branch.end}.".startswith(f"{m}.") for m in modules)
+
+
+def _outermost(branches: Sequence[Branch]) -> list[Branch]:
+    """Those that lie in no other: what goes with an outer one must not count twice."""
+    return [b for b in branches if not any(_inside(b, outer) for outer in branches)]
+
+
+def _still(branch: Branch, gone: Sequence[Branch], prices: Mapping[str, float]) -> float:
+    """What ``branch`` costs without what has gone from inside it."""
+    inside = _outermost([b for b in gone if _inside(b, branch)])
+    return prices[branch.name] - sum(prices[b.name] for b in inside)
+
+
 def _price(rise: float, cost: float) -> float:
     return rise / max(cost, 1e-30) if rise > 0 else rise
 
 
 def _without(
-    model: nn.Module, gone: list[Branch], batches: tuple[Batch, ...], reference: list[Tensor]
+    model: nn.Module, gone: list[Branch], batches: tuple[Batch, ...], reference: list[Outputs]
 ) -> float:
     small = surgery.remove_branches_(copy.deepcopy(model), gone)
     apart = [

@@ -13,7 +13,7 @@ from math import prod
 from typing import Literal
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 from gracile.graph import Captured
 from gracile.graph.rules import bound, packet, shape_of
@@ -233,6 +233,11 @@ def own(captured: Captured, node: fx.Node | None) -> str | None:
     return captured.param_of(node)
 
 
+def is_weighted(node: fx.Node) -> bool:
+    """Whether the operation is a convolution, transposed or not, or a linear layer."""
+    return node.op == "call_function" and (packet(node) == "linear" or packet(node).startswith("conv"))
+
+
 def is_norm(node: fx.Node) -> bool:
     """Whether the operation is a batch norm with running statistics."""
     return (
@@ -330,10 +335,3 @@ def affine(captured: Captured, norm: fx.Node, held: Mapping[str, Tensor]) -> tup
     var = tensor(args["running_var"], 1.0, mean)
     scale = tensor(args["weight"], 1.0, mean) / torch.sqrt(var + args["eps"])
     return scale, tensor(args["bias"], 0.0, mean) - mean * scale
-
-
-def tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by name."""
-    return dict(model.named_parameters(remove_duplicate=False)) | dict(
-        model.named_buffers(remove_duplicate=False)
-    )

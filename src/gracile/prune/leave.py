@@ -7,8 +7,10 @@ from collections.abc import Iterable, Sequence
 
 from gracile.errors import BadArgument
 from gracile.graph import Captured, Group
-from gracile.graph.rules import bound, packet
+from gracile.graph.rules import bound
 from gracile.records import Skipped
+
+from .layers import is_weighted
 
 
 def split_left(
@@ -78,10 +80,7 @@ def weighted_layers(captured: Captured) -> tuple[str, ...]:
     """Convolutions and linear layers by dotted name, in the order in which they first run."""
     names: dict[str, None] = {}
     for node in captured.graph.nodes:
-        if node.op != "call_function":
-            continue
-        name = packet(node)
-        if name == "linear" or name.startswith("conv"):
+        if is_weighted(node):
             param = captured.param_of(bound(node)["weight"])
             if param is not None:
                 names[param.removesuffix(".weight")] = None

@@ -20,6 +20,7 @@ from gracile import surgery
 from gracile.errors import BadArgument
 from gracile.graph import Group, Provenance, capture, trace
 from gracile.records import Proof, PrunePlan, Skipped
+from gracile.surgery.reference import tensors_of
 from gracile.surgery.verify import Stage, difference, run
 
 from .allocate import Removed, allocate
@@ -27,7 +28,6 @@ from .budgets import Budget
 from .criteria.criterion import check_finite
 from .criteria.nearest import Join, join_nearest, scores_of
 from .criteria.similarity import described
-from .layers import tensors
 from .leave import split_left
 from .planning import write_plan
 from .repair.reconstruct import reconstruct_
@@ -107,7 +107,7 @@ def merge(
     bad = _unmergeable(stage, provenance, free, tested.choice)
     skipped = [*provenance.frozen, *left, *tested.skipped, *bad]
     free = _without(free, bad)
-    held = tensors(model)
+    held = tensors_of(model)
     joins = {g.name: join_nearest(described(g, held), 2, mean=True) for g in free}
     if budget is None:
         removed = _within(free, joins, tolerance, round_to)
@@ -137,7 +137,7 @@ def merge_(model: nn.Module, groups: Sequence[Group], clusters: Clusters, *, rea
         clusters: Which units become one.
         reads: Sum columns; otherwise only the rows change, and the outputs are what merging must give.
     """
-    held = tensors(model)
+    held = tensors_of(model)
     with torch.no_grad():
         for group in groups:
             for slot in group.slots:
@@ -219,7 +219,7 @@ def _unmergeable(
         edits = surgery.edits(stage.model, provenance, gone, dict(choice))
         try:
             found = run(surgery.apply_(small, replace(plan, attributes=edits)), stage.inputs)
-        except (RuntimeError, ValueError, IndexError):
+        except Exception:  # the model's own code may object to its width with any error
             return True
         return difference(found, run(equal, stage.inputs)) > stage.tolerance
 

@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 from torch import Tensor, nn
 
 from gracile import surgery
-from gracile.errors import BadArgument
+from gracile.errors import BadArgument, NonFiniteError
 from gracile.graph import Group, Provenance, capture, trace
 from gracile.records import GroupPlan, PrunePlan, Skipped
 
 from .allocate import allocate
 from .budgets import Budget, Macs
-from .criteria.criterion import Criterion, Scene, check_finite
+from .criteria.criterion import Criterion, Scene, Scores, check_finite
 from .criteria.examples import Labelled, Loss, cross_entropy, labelled_chunks
 from .criteria.l1 import L1
 from .leave import split_left
 from .trunks import TrunkChoice, trunk_cuts
-from .walk import Calibration, chunks
+from .walk import Batch, Calibration, chunks
 
 BATCH = 32
 PLAIN = L1()
@@ -87,17 +88,20 @@ def plan(
     stuck = {s.where for s in tested.skipped}
     free = tuple(g for g in free if g.name not in stuck)
     looks = criterion.needs_data
+    seen: tuple[Batch, ...] = ()
+    if calibration is not None and looks:
+        seen = chunks(calibration, BATCH, model, takes=len(inputs))
     scene = Scene(
         model=model,
         provenance=provenance,
         groups=free,
-        calibration=chunks(calibration, BATCH) if calibration is not None and looks else (),
-        labelled=labelled_chunks(labelled, BATCH) if labelled is not None and looks else (),
+        calibration=seen,
+        labelled=labelled_chunks(labelled, BATCH, model) if labelled is not None and looks else (),
         loss=loss,
         seed=seed,
         choice=tested.choice,
     )
-    scores = criterion(scene)
+    scores = checked(criterion(scene))
     skipped = [*provenance.frozen, *left, *tested.skipped]
     for _ in range(ROUNDS):
         removed = allocate(provenance, free, scores, budget, round_to=round_to, marginal=criterion.marginal)
@@ -109,6 +113,20 @@ def plan(
         free = tuple(g for g in free if g.name not in failed)
     found = write_plan(provenance, free, done, skipped)
     return replace(found, criterion=str(criterion), budget=str(budget))
+
+
+def checked(scores: Scores) -> Scores:
+    """``scores``, which have to be numbers: NaN would rank units by their place.
+
+    Raises:
+        NonFiniteError: A score is NaN.
+    """
+    for name, found in scores.items():
+        bad = int(np.isnan(found).sum())
+        if bad:
+            raise NonFiniteError(name, wanted="scores that are numbers", found=f"{bad} of {len(found)} NaN",
+                                 do="Look for NaN or infinity in activations and gradients.")  # fmt: skip
+    return scores
 
 
 def write_plan(

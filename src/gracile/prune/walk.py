@@ -7,37 +7,73 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
-from gracile.errors import BadArgument
+from gracile.errors import BadArgument, NonFiniteError
 from gracile.graph import Captured
+from gracile.observe import device_of
 
 Batch = tuple[Tensor, ...]
 Calibration = Tensor | Iterable[Tensor | Batch]
 """Unlabelled inputs: one tensor (images along the first axis), or batches of them."""
 
 
-def chunks(calibration: Calibration, size: int) -> tuple[Batch, ...]:
+def joined(calibration: Calibration, model: nn.Module | None = None, *, takes: int | None = None) -> Batch:
+    """All calibration inputs as one batch.
+
+    Args:
+        calibration: Inputs of the model; batches may be tuples, or lists as a ``DataLoader`` gives them.
+        model: Where it lies, the inputs go.
+        takes: How many tensors the model takes, to compare with.
+
+    Raises:
+        BadArgument: There are none, or batches hold another number of tensors.
+        NonFiniteError: An input holds NaN.
+
+    Example:
+        >>> [x.tolist() for x in joined([[torch.zeros(1)], [torch.ones(2)]])]
+        [[0.0, 1.0, 1.0]]
+    """
+    parts = [calibration] if isinstance(calibration, Tensor) else calibration
+    batches = [(b,) if isinstance(b, Tensor) else tuple(b) for b in parts]
+    if not batches or not all(len(b) and len(b[0]) for b in batches):
+        raise BadArgument("calibration", wanted="at least one input", found="none")
+    if takes is not None and len(batches[0]) != takes:
+        raise BadArgument("calibration", wanted=f"batches of {takes} tensors, as the model's inputs",
+                          found=f"{len(batches[0])}", do="Labelled batches go to labelled=.")  # fmt: skip
+    whole = [torch.cat(part) for part in zip(*batches, strict=True)]
+    for x in whole:
+        bad = int(x.isnan().flatten(1).any(1).sum()) if x.dim() > 1 else int(x.isnan().sum())
+        if bad:
+            raise NonFiniteError(
+                "calibration",
+                wanted="numbers",
+                found=f"NaN in {bad} of {len(x)} inputs",
+                do="Leave these inputs out, or look at how they are normalised.",
+            )
+    return tuple(whole if model is None else [x.to(device_of(model)) for x in whole])
+
+
+def chunks(
+    calibration: Calibration, size: int, model: nn.Module | None = None, *, takes: int | None = None
+) -> tuple[Batch, ...]:
     """Cut calibration inputs into batches of one size; what is left over stays out.
 
     Args:
         calibration: Inputs of the model.
         size: Images a batch; fewer when there are not so many.
+        model: Where it lies, the batches go.
+        takes: How many tensors the model takes, to compare with.
 
     Raises:
-        BadArgument: There are none.
+        BadArgument: There are none, or batches hold another number of tensors.
+        NonFiniteError: An input holds NaN.
 
     Example:
         >>> [tuple(b[0].shape) for b in chunks(torch.zeros(7, 2), size=3)]
         [(3, 2), (3, 2)]
     """
-    batches: list[Batch] = [
-        b if isinstance(b, tuple) else (b,)
-        for b in ([calibration] if isinstance(calibration, Tensor) else calibration)
-    ]
-    if not batches or not all(len(b) and len(b[0]) for b in batches):
-        raise BadArgument("calibration", wanted="at least one input", found="none")
-    whole = [torch.cat(part) for part in zip(*batches, strict=True)]
+    whole = joined(calibration, model, takes=takes)
     size = min(size, len(whole[0]))
     count = len(whole[0]) // size
     return tuple(tuple(x[i * size : (i + 1) * size] for x in whole) for i in range(count))
@@ -60,6 +96,7 @@ class Walk:
         read: Gives the present value of a parameter or buffer by name.
         batches: Inputs.
         before: Called with each operation just before it runs for the first batch.
+        fit: Brings constants of the code into the type and place of the rest.
 
     Example:
         >>> from torch import nn
@@ -78,8 +115,9 @@ class Walk:
         read: Callable[[str], Tensor],
         batches: Sequence[Batch],
         before: Callable[[fx.Node], None] = lambda node: None,
+        fit: Callable[[Tensor], Tensor] = lambda constant: constant,
     ) -> None:
-        self.captured, self.read, self.before = captured, read, before
+        self.captured, self.read, self.before, self.fit = captured, read, before, fit
         self.nodes: list[fx.Node] = list(captured.graph.nodes)
         self._count = len(batches)
         self._values: dict[fx.Node, list[Any]] = {}
@@ -132,4 +170,4 @@ class Walk:
         name, constant = self.captured.param_of(node), self.captured.constant_of(node)
         if name is not None:
             return self.read(name).detach()
-        return constant
+        return None if constant is None else self.fit(constant)

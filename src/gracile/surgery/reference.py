@@ -28,9 +28,7 @@ def run_reference(
     provenance: Provenance, model: nn.Module, gone: np.ndarray, inputs: tuple[Tensor, ...]
 ) -> Any:
     """Run the captured graph with ``model``'s numbers; what goes is left out where an axis is reduced."""
-    captured = provenance.captured
-    if inputs[0].dtype != torch.float32 and _names_float32(captured.graph):
-        captured = capture(model, inputs)  # its types were fixed when it was captured
+    captured = recaptured(provenance.captured, model, inputs)
     graph = captured.program.graph_module
     out = _Masked(graph, provenance, gone).run(*arguments_of(captured, model, inputs))
     return out[-1] if isinstance(out, tuple) and len(out) == 1 else out
@@ -39,24 +37,49 @@ def run_reference(
 def arguments_of(captured: Captured, model: nn.Module, inputs: tuple[Tensor, ...]) -> list[Any]:
     """What the placeholders of a captured graph take: ``model``'s numbers, constants, and ``inputs``."""
     held, fed = tensors_of(model), list(inputs)
+    like = _working(model, inputs)
     places = [n for n in captured.graph.nodes if n.op == "placeholder"]
-    return [_argument(captured, node, held, fed, inputs[0].dtype) for node in places]
+    return [_argument(captured, node, held, fed, like) for node in places]
 
 
-def _names_float32(graph: fx.Graph) -> bool:
-    """Whether the graph converts to float32 by name."""
-    calls = (n for n in graph.nodes if n.op == "call_function")
-    return any(leaf is torch.float32 for n in calls for leaf in tree_leaves((n.args, n.kwargs)))
+def as_worked(constant: Tensor, like: Tensor) -> Tensor:
+    """A constant of the code for a model that works in the type and on the device of ``like``.
+
+    Only float64 is carried over: models in half precision keep the constants that they have.
+
+    Example:
+        >>> as_worked(torch.tensor(0.5), torch.zeros(1, dtype=torch.float64)).dtype
+        torch.float64
+    """
+    wide = like.dtype == torch.float64 and constant.is_floating_point()
+    return constant.to(like.device, like.dtype if wide else constant.dtype)
+
+
+def recaptured(captured: Captured, model: nn.Module, inputs: tuple[Tensor, ...]) -> Captured:
+    """``captured``, or the graph anew where it names a type or a device that is not ``model``'s."""
+    like = _working(model, inputs)
+    calls = (n for n in captured.graph.nodes if n.op == "call_function")
+    leaves = [leaf for n in calls for leaf in tree_leaves((n.args, n.kwargs))]
+    types = {t for t in leaves if isinstance(t, torch.dtype) and t.is_floating_point}
+    devices = {d.type for d in leaves if isinstance(d, torch.device)}
+    fits = types <= {like.dtype} and devices <= {like.device.type}
+    return captured if fits else capture(model, inputs)
+
+
+def _working(model: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+    """The first tensor of numbers with a point, of the inputs or of the model; it shows type and device."""
+    every = (*inputs, *tensors_of(model).values())
+    return next((t for t in every if t.is_floating_point()), torch.zeros(()))
 
 
 def _argument(
-    captured: Captured, node: fx.Node, held: dict[str, Tensor], fed: list[Tensor], dtype: torch.dtype
+    captured: Captured, node: fx.Node, held: dict[str, Tensor], fed: list[Tensor], like: Tensor
 ) -> Any:
     name, constant = captured.param_of(node), captured.constant_of(node)
     if name is not None:
         return held[name].detach().clone()
     if constant is not None:
-        return constant.to(dtype) if constant.dtype == torch.float32 else constant.clone()
+        return as_worked(constant, like).clone()
     return fed.pop(0).clone() if isinstance(node.meta.get("val"), Tensor) else None
 
 

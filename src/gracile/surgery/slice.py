@@ -64,17 +64,17 @@ def apply_(
     by_param: dict[str, list[ParamSlice]] = {}
     for s in plan.slices:
         by_param.setdefault(s.param, []).append(s)
-    done: dict[int, Tensor] = {}
+    done: dict[int, list[tuple[nn.Module, str]]] = {}
     for name, slices in by_param.items():
         tensor = owners[name][2]
         if id(tensor) not in done:
-            done[id(tensor)] = _narrowed(tensor, slices)
+            narrow = _narrowed(tensor, slices)
             if optimizer is not None and isinstance(tensor, nn.Parameter):
-                _follow(optimizer, tensor, done[id(tensor)], slices)
-            _replace_everywhere(model, tensor, done[id(tensor)])
+                _follow(optimizer, tensor, narrow, slices)
+            done[id(tensor)] = _replace_everywhere(model, tensor, narrow)
     for name, slices in by_param.items():
-        module, leaf, _ = owners[name]
-        _set_attributes(module, leaf, old_shapes[name], slices)
+        for module, leaf in done[id(owners[name][2])]:
+            _set_attributes(module, leaf, old_shapes[name], slices)
     for edit in plan.attributes:
         _edit(model, edit)
     for rewire in plan.rewires:
@@ -128,13 +128,16 @@ def _narrowed(tensor: Tensor, slices: list[ParamSlice]) -> Tensor:
     return parameter
 
 
-def _replace_everywhere(model: nn.Module, old: Tensor, new: Tensor) -> None:
-    """Put ``new`` wherever ``old`` is registered: a shared parameter stays shared."""
+def _replace_everywhere(model: nn.Module, old: Tensor, new: Tensor) -> list[tuple[nn.Module, str]]:
+    """Put ``new`` wherever ``old`` is registered, and say where: a shared parameter stays shared."""
+    places = []
     for module in model.modules():
         for held in (module._parameters, module._buffers):
             for name, tensor in held.items():
                 if tensor is old:
                     held[name] = new  # type: ignore[assignment]
+                    places.append((module, name))
+    return places
 
 
 def _follow(optimizer: Optimizer, old: nn.Parameter, new: Tensor, slices: list[ParamSlice]) -> None:

@@ -88,7 +88,8 @@ class Stage:
         self.model = copy.deepcopy(model).cpu()
         liven_(self.model, self.generator)
         self.inputs = tuple(
-            torch.randn(x.shape, generator=self.generator) if x.is_floating_point() else x for x in inputs
+            torch.randn(x.shape, generator=self.generator) if x.is_floating_point() else x.cpu()
+            for x in inputs
         )
         plain = self.model
         self.dtype = torch.float64
@@ -199,8 +200,9 @@ def difference(a: list[Tensor], b: list[Tensor]) -> float:
     for x, y in zip(a, b, strict=True):
         if x.shape != y.shape or not bool(torch.isfinite(x).all()):
             return float("inf")
-        scale = float(y.abs().max()) or 1.0
-        worst = max(worst, float((x.double() - y.double()).abs().max()) / scale)
+        if y.numel():
+            found, wanted = x.double(), y.double()
+            worst = max(worst, float((found - wanted).abs().max()) / (float(wanted.abs().max()) or 1.0))
     return worst
 
 

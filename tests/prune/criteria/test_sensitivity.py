@@ -131,3 +131,21 @@ def test_without_data_it_says_so() -> None:
     found = trace(capture(model, (DATA[:1],)))
     with pytest.raises(BadArgument, match="calibration"):
         Sensitivity()(Scene(model=model, provenance=found, groups=found.groups))
+
+
+def test_models_of_several_outputs_and_in_half_precision() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = make()
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            y = self.body(x)
+            return {"classes": y, "sure": y > 0}
+
+    found = plan(Two().eval(), (DATA[:1],), criterion=Sensitivity(), budget=Macs(fraction_kept=0.6),
+                 calibration=DATA, leave=())  # fmt: skip
+    assert found.macs_after <= 0.6 * found.macs_before
+    half = plan(make().bfloat16(), (DATA[:1].bfloat16(),), criterion=Sensitivity(),
+                budget=Macs(fraction_kept=0.6), calibration=DATA.bfloat16(), leave=())  # fmt: skip
+    assert half.macs_after <= 0.6 * half.macs_before

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from gracile import prune, tune
+from gracile import prune, surgery, tune
+from gracile.errors import BadArgument
 from gracile.prune.training.gradual_masks import GradualMasks
 from gracile.records import MaskPlan, SparsityPoint
 from gracile.tune import StatefulHook, TuneConfig, fit
 
 INPUTS = (torch.zeros(1, 3, 6, 6),)
+HALF = prune.PerLayer(ratio=0.5)
 CONFIG = TuneConfig(epochs=3, lr=0.05, batch_size=16, weight_decay=0.01, bf16=False, holdout=0.2)
 
 
@@ -222,6 +224,132 @@ def test_from_scratch_with_gradients_of_the_moment() -> None:
 def test_bad_arguments(fields: dict[str, object], where: str) -> None:
     with pytest.raises(ValueError, match=where):
         gradual(**fields)
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["masks first", "channels first"])
+@pytest.mark.parametrize("kind", ["fixed", "gradual"])
+def test_channels_that_go_while_masks_are_held_are_no_silent_loss(kind: str, order: int) -> None:
+    """The parameters are new objects then, and the masks are of other shapes."""
+    model = make()
+    plan = prune.mask_plan(model, INPUTS, sparsity=0.5, leave=())
+    held = prune.Masks(plan) if kind == "fixed" else gradual(pace=prune.Pace(end=2))
+    shrink = prune.GradualChannels(INPUTS, pace=prune.Pace(begin=1, end=1), budget=HALF, leave=())
+    optimizer, images = torch.optim.SGD(model.parameters(), lr=0.1), torch.ones(4, 3, 6, 6)
+    with pytest.raises(BadArgument, match=r"which its mask has.*hand what narrow_masks gives"):  # noqa: PT012
+        for step in range(2):
+            for hook in [held, shrink][::order]:
+                hook.on_step_begin(model, optimizer, step=step, epoch=1)
+            model(images).sum().backward()
+            optimizer.step()
+            for hook in [held, shrink][::order]:
+                hook.on_step_end(model, optimizer, step=step, epoch=1)
+    assert model[0].out_channels == 4
+
+
+def test_channels_that_went_before_are_no_obstacle(tmp_path) -> None:
+    """Nor is the order of the hooks when the training resumes."""
+    config = TuneConfig(epochs=3, lr=0.05, batch_size=16, bf16=False, holdout=0.2)
+
+    class Stop(tune.Hook):
+        def on_step_begin(self, model, optimizer, *, step, epoch):
+            if epoch == 3:
+                raise KeyboardInterrupt
+
+    def hooks() -> list[tune.Hook]:
+        shrink = prune.GradualChannels(INPUTS, pace=prune.Pace(end=0), budget=HALF, leave=())
+        return [gradual(pace=prune.Pace(begin=4, end=6)), shrink]
+
+    path, model, kept = tmp_path / "run.safetensors", make(), hooks()
+    with pytest.raises(KeyboardInterrupt):
+        fit(make(), examples(), config, hooks=[*hooks(), Stop()], checkpoint=path)
+    assert fit(model, examples(), config, hooks=kept, checkpoint=path).resumed_after == 2
+    assert model[0].out_channels == 4
+    assert all(zeros(model, kept[0].plan))
+    assert kept[0].plan.found_sparsity == pytest.approx(0.8, abs=0.02)
+
+
+def test_narrowed_masks_go_on_in_a_loop_of_ones_own() -> None:
+    model = make()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    masks = prune.Masks(prune.mask_plan(model, INPUTS, sparsity=0.5, leave=()))
+    images, labels = examples(32).tensors
+    for step in range(4):
+        if step == 2:
+            removal = prune.plan(model, INPUTS, budget=HALF, leave=())
+            surgery.apply_(model, removal, optimizer)
+            masks.hold(prune.narrow_masks(masks.plan, removal.slices))
+        masks.on_step_begin(model, optimizer, step=step, epoch=1)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(images), labels).backward()
+        optimizer.step()
+        masks.on_step_end(model, optimizer, step=step, epoch=1)
+        assert all(zeros(model, masks.plan))
+    assert model[0].out_channels == 4
+
+
+def test_parameters_that_are_replaced_stay_masked() -> None:
+    model = make()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    masks = prune.Masks(prune.mask_plan(model, INPUTS, sparsity=0.5, leave=()))
+    masks.on_begin(model, optimizer)
+    dense = {name: torch.ones_like(tensor) for name, tensor in model.state_dict().items()}
+    model.load_state_dict(dense, assign=True)
+    masks.on_epoch_end(model, optimizer, step=0, epoch=1)
+    assert all(zeros(model, masks.plan))
+    model[3] = nn.Identity()
+    with pytest.raises(BadArgument, match=r"3\.weight: wanted a parameter.*no such name"):
+        masks.on_step_begin(model, optimizer, step=0, epoch=1)
+
+
+def test_what_was_masked_before_stays_masked() -> None:
+    """Also where the growth begins below it, in other granularities, and in layers left alone now."""
+    model = make()
+    previous = prune.mask_plan(model, INPUTS, sparsity=0.5, leave=())
+    hook = gradual(previous=previous, granularity=prune.Kernel(), pace=prune.Pace(end=4))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    images, labels = examples(32).tensors
+    for step in range(6):
+        hook.on_step_begin(model, optimizer, step=step, epoch=1)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(images), labels).backward()
+        optimizer.step()
+        held = {m.param: m.keep for m in hook.plan.masks}
+        assert not any((held[m.param] & ~m.keep).any() for m in previous.masks)
+        assert all(zeros(model, hook.plan))
+    assert hook.points[0].sparsity == pytest.approx(0.5, abs=0.01)
+    assert hook.points[-1].sparsity > 0.8
+
+
+def test_a_hook_that_served_before_begins_anew_with_another_model() -> None:
+    hook, first, second = gradual(pace=prune.Pace(begin=1, end=2)), make(), make()
+    fit(first, examples(), CONFIG, hooks=[hook])
+    with torch.no_grad():
+        second[0].weight.copy_(second[0].weight.flip(0))
+    seen = []
+
+    class Look(tune.Hook):
+        def on_step_begin(self, model, optimizer, *, step, epoch):
+            seen.append(bool((model[0].weight == 0).any()))
+
+    fit(second, examples(), CONFIG, hooks=[Look(), hook])
+    assert not any(seen[:2])  # nothing is masked before step 1
+    assert all(zeros(second, hook.plan))
+    assert not all(zeros(first, hook.plan))
+    assert [p.step for p in hook.points] == [1, 2]
+
+
+@pytest.mark.parametrize("what", ["previous", "gradients"])
+def test_what_belongs_to_other_shapes_is_refused(what: str) -> None:
+    wide, narrow = make(), surgery.apply(make(), prune.plan(make(), INPUTS, budget=HALF, leave=()))
+    given = {
+        "previous": {"previous": prune.mask_plan(wide, INPUTS, sparsity=0.5)},
+        "gradients": {"criterion": prune.EntryGradient(),
+                      "gradients": {n: torch.ones_like(p) for n, p in wide.named_parameters()}},
+    }  # fmt: skip
+    with pytest.raises(
+        BadArgument, match=rf"{what}: wanted shape \(3, 4, 3, 3\) for 3\.weight, found \(6, 8"
+    ):
+        prune.mask_plan(narrow, INPUTS, sparsity=0.5, **given[what])
 
 
 def test_both_hooks_outlast_an_interruption() -> None:

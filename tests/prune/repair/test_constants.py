@@ -228,3 +228,38 @@ def test_carrying_twice_the_same_is_deterministic(residual, inputs) -> None:
     assert carry_constants_(residual, found, plan) == carry_constants_(other, found, plan)
     for key, tensor in other.state_dict().items():
         assert np.array_equal(tensor.numpy(), residual.state_dict()[key].numpy())
+
+
+class Recurrent(nn.Module):
+    """Its first state is made in a type that is written in the graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 6)
+        self.lstm, self.out = nn.LSTM(6, 5, batch_first=True), nn.Linear(5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.lstm(self.b(self.a(x).relu()))[0])
+
+
+class InFloat(nn.Module):
+    """Code that insists on float32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(self.a(x.float()).relu())
+
+
+@pytest.mark.parametrize("make", [Recurrent, InFloat])
+def test_code_that_names_a_type(make) -> None:
+    torch.manual_seed(0)
+    net = make().eval()
+    x = torch.randn(3, 5, 4)
+    plan, found = removal(net, (x[:1],), ["a"])
+    wanted = net(x)
+    carried = carry_constants_(net, found, plan)
+    assert [c.into for c in carried] == ["b.bias"]
+    torch.testing.assert_close(surgery.apply(net, plan)(x), wanted, rtol=1e-4, atol=1e-5)

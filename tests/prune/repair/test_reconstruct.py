@@ -253,4 +253,4 @@ def test_another_path_at_another_width_is_said() -> None:
 def test_activations_that_are_no_numbers_are_refused(residual, inputs) -> None:
     plan = halves(residual, inputs)
     with pytest.raises(NonFiniteError, match="conv2: wanted finite activations"):
-        reconstruct_(surgery.apply(residual, plan), residual, plan, torch.full((4, 2, 8, 8), float("nan")))
+        reconstruct_(surgery.apply(residual, plan), residual, plan, torch.full((4, 2, 8, 8), float("inf")))

@@ -135,6 +135,24 @@ def test_a_one_shot_removal_is_that_of_the_plan() -> None:
     assert once.plans == [wanted]
 
 
+def test_a_hook_that_served_before_begins_anew_with_another_model() -> None:
+    once = hook(budget=prune.PerLayer(ratio=0.5), schedule=prune.OneShot(), pace=prune.Pace(end=0))
+    for _ in range(2):
+        model = make()
+        once.on_step_begin(model, torch.optim.SGD(model.parameters(), lr=0.1), step=0, epoch=1)
+        assert (model[0].out_channels, len(once.plans), len(once.points)) == (8, 1, 1)
+
+
+def test_another_optimizer_follows_too() -> None:
+    model = make()
+    late = hook(budget=prune.PerLayer(ratio=0.5), pace=prune.Pace(begin=1, end=1))
+    late.on_step_begin(model, torch.optim.SGD(model.parameters(), lr=0.1), step=0, epoch=1)
+    second = torch.optim.SGD(model.parameters(), lr=0.1)
+    late.on_step_begin(model, second, step=1, epoch=2)
+    assert model[0].out_channels == 8
+    assert {p for group in second.param_groups for p in group["params"]} == set(model.parameters())
+
+
 def test_budgets_at_the_ends() -> None:
     assert budget_at(prune.PerLayer(ratio=0.4), 0.5, []) == prune.PerLayer(ratio=0.2)
     assert budget_at(prune.Global(ratio=0.4), 0.5, []) == prune.Global(ratio=0.2)
@@ -156,3 +174,11 @@ def test_a_budget_in_milliseconds_is_refused() -> None:
         prune.GradualChannels(
             INPUTS, pace=prune.Pace(end=2), budget=prune.Milliseconds(fraction_kept=0.5, table=table)
         )
+
+
+def test_calibration_may_be_read_once_only() -> None:
+    once = (batch for batch in torch.randn(8, 3, 6, 6).split(4))
+    shrink = hook(budget=prune.PerLayer(ratio=0.5), criterion=prune.Activation(), calibration=once)
+    model = make()
+    train(model, shrink)
+    assert (len(shrink.plans) > 1, model[0].out_channels) == (True, 8)

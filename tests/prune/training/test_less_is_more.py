@@ -15,6 +15,7 @@ from gracile.errors import BadArgument, NonFiniteError
 from gracile.prune import Absolute, LessIsMore, Relative
 from gracile.prune.training.shrink import group_norms
 from gracile.records import PrunePlan, Reduction, from_plain, to_plain
+from gracile.tune import TuneConfig, fit
 
 
 def sgd(model: nn.Module) -> torch.optim.Optimizer:
@@ -147,6 +148,32 @@ def test_an_average_follows(inputs: tuple[Tensor, ...], plain: nn.Module) -> Non
     average = copy.deepcopy(plain)
     LessIsMore(plain, inputs, threshold=Absolute(tau=1e6), every=1).step(plain, None, average)
     assert [p.shape for p in average.parameters()] == [p.shape for p in plain.parameters()]
+
+
+@pytest.mark.parametrize("by_step", [False, True])
+def test_the_average_of_the_training_loop_follows(
+    inputs: tuple[Tensor, ...], plain: nn.Module, data: Tensor, by_step: bool
+) -> None:
+    examples = torch.utils.data.TensorDataset(data, torch.arange(len(data)) % 3)
+    hook = LessIsMore(plain, inputs, threshold=Relative(ratio=0.9), every=1, by_step=by_step)
+    config = TuneConfig(epochs=2, batch_size=len(data), ema_decay=0.9, bf16=False, holdout=0.0)
+    fit(plain, examples, config, hooks=[hook])
+    assert hook.history[-1].params == sum(p.numel() for p in plain.parameters()) < hook.params
+    assert plain(data).shape == (len(data), 3)
+
+
+def test_the_same_hook_can_resume(inputs: tuple[Tensor, ...], plain: nn.Module) -> None:
+    """Ctrl-C and the same call again in a notebook: nothing is counted twice."""
+    whole = copy.deepcopy(plain)
+    reducer = LessIsMore(plain, inputs, threshold=Relative(ratio=0.9), every=1)
+    reducer.step(plain)
+    state, plan = reducer.memory(), reducer.plan
+    assert plan.slices
+    reducer.step(plain)
+    reducer.on_begin(whole, sgd(whole))
+    reducer.resume(state)
+    assert reducer.plan == plan
+    assert [g.units for g in reducer._provenance.groups] == [len(g.keep) for g in plan.groups]
 
 
 def test_named_layers_are_left_alone(inputs: tuple[Tensor, ...], plain: nn.Module) -> None:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from gracile import prune, surgery, tune
-from gracile.errors import BadArgument, UnsupportedOperation
+from gracile.errors import BadArgument, StorageError, UnsupportedOperation
 from gracile.prune.training.fresh import fresh
 from gracile.testing import net
 
@@ -73,6 +74,61 @@ def test_the_state_of_an_epoch_is_kept(epoch: int, tmp_path: Path) -> None:
     assert all(torch.equal(from_disk[n], t) for n, t in early.state.items())
     with pytest.raises(BadArgument, match="epoch"):
         prune.Early(-1)
+
+
+def test_channels_last_and_tied_weights_are_kept_on_disk(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3))
+    model.to(memory_format=torch.channels_last)
+    model[2].weight = model[1].weight
+    early = prune.Early(0, tmp_path / "early.safetensors")
+    early.on_step_begin(model, torch.optim.SGD(model.parameters()), step=0, epoch=1)
+    from_disk = prune.Early(0, early.path).state
+    assert from_disk.keys() == model.state_dict().keys()
+    assert all(torch.equal(from_disk[n], t) for n, t in model.state_dict().items())
+
+
+def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "early.safetensors"
+    path.write_bytes(b"half")
+    with pytest.raises(StorageError, match=r"early\.safetensors: wanted a state that Early kept"):
+        _ = prune.Early(0, path).state
+
+
+def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(tensors: object, target: Path) -> None:
+        raise SafetensorError("No space left")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    net = nn.Linear(2, 2)
+    early = prune.Early(0, tmp_path / "early.safetensors")
+    with pytest.raises(StorageError, match="No space left"):
+        early.on_step_begin(net, torch.optim.SGD(net.parameters()), step=0, epoch=1)
+
+
+@pytest.mark.parametrize("carry", ["nearest", "exact", False])
+@pytest.mark.parametrize("choice", ["selective", "zero"])
+def test_branches_with_channels_of_their_own(residual: nn.Module, choice: str, carry: str | bool) -> None:
+    """What the plan hangs on the model is in the state too, and holds no constants."""
+    early = moved(residual)
+    removal = prune.plan(residual, INPUTS, budget=prune.PerLayer(ratio=0.5), trunk=choice)
+    assert removal.rewires
+    small = prune.apply(residual, removal, inputs=INPUTS, carry_constants=carry)
+    small.load_state_dict(prune.rewound(early, surgery.with_parts(removal, small)))
+    cut = surgery.apply(_loaded(residual, early), removal)
+    images = torch.randn(4, 2, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(small(images), cut(images))
+    cut.load_state_dict(prune.rewound(early, removal))
+
+
+def test_parts_are_narrowed_by_later_plans(residual: nn.Module) -> None:
+    early, model, plans = moved(residual), residual, []
+    for _ in range(2):
+        plans.append(prune.plan(model, INPUTS, budget=prune.PerLayer(ratio=0.34), trunk="selective"))
+        model = surgery.apply(model, plans[-1])
+    model.load_state_dict(prune.rewound(early, *plans))
+    with pytest.raises(BadArgument, match="the state of the model before it got this part"):
+        prune.rewound(surgery.apply(residual, plans[0]).state_dict(), plans[1])
 
 
 @pytest.mark.parametrize("name", ["residual", "grouped"])

@@ -72,7 +72,7 @@ def accuracy_on(images: Tensor, labels: Tensor) -> Callable[[nn.Module], float]:
     def evaluate(model: nn.Module) -> float:
         right = 0
         for x, y in zip(torch.split(images, LOOKED_AT), torch.split(labels, LOOKED_AT), strict=True):
-            right += int((outputs(model, (x,)).argmax(1) == y).sum())
+            right += int((outputs(model, (x,))[0].cpu().argmax(1) == y.cpu()).sum())
         return 100 * right / len(labels)
 
     return evaluate

@@ -17,8 +17,8 @@ from torch import Tensor
 from gracile.errors import BadArgument
 from gracile.graph import Captured, Group
 from gracile.graph.rules import bound, packet
+from gracile.surgery.reference import tensors_of
 
-from ..layers import tensors
 from .aggregation import Aggregated, aggregate, relative
 from .criterion import Scene, Scores, norms
 
@@ -48,7 +48,7 @@ class BNScale(Aggregated):
         Raises:
             BadArgument: No group has a batch norm with a scale.
         """
-        held = tensors(scene.model)
+        held = tensors_of(scene.model)
         gammas = batch_norm_weights(scene.provenance.captured)
         found = {g.name: _scales(g, gammas, held) for g in scene.groups}
         if scene.groups and not any(len(rows) for rows in found.values()):

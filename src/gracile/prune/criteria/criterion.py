@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from gracile.errors import NonFiniteError
 from gracile.graph import Group, Provenance, Slot
+from gracile.surgery.reference import tensors_of
 
-from ..layers import tensors
 from ..walk import Batch
 from .aggregation import Aggregation as Aggregation
 from .aggregation import aggregate, relative
@@ -69,8 +69,10 @@ class Criterion(Protocol):
 def check_finite(model: nn.Module) -> None:
     """Refuse weights that are not numbers.
 
+    Buffers other than running statistics may hold infinity, as masks of attention do.
+
     Raises:
-        NonFiniteError: A parameter or buffer holds NaN or infinity.
+        NonFiniteError: A parameter or a running statistic holds NaN or infinity, or a buffer NaN.
 
     Example:
         >>> net = nn.Linear(1, 1)
@@ -81,13 +83,14 @@ def check_finite(model: nn.Module) -> None:
         gracile.errors.NonFiniteError: weight: wanted finite numbers, found 1 of 1 NaN or infinite. Load \
 other weights.
     """
-    for name, tensor in tensors(model).items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            bad = int((~torch.isfinite(tensor)).sum())
+    for name, tensor in tensors_of(model).items():
+        free = not isinstance(tensor, nn.Parameter) and not name.endswith(("running_mean", "running_var"))
+        bad = int((tensor.isnan() if free else ~tensor.isfinite()).sum())
+        if bad:
             raise NonFiniteError(
                 name,
-                wanted="finite numbers",
-                found=f"{bad} of {tensor.numel()} NaN or infinite",
+                wanted="numbers" if free else "finite numbers",
+                found=f"{bad} of {tensor.numel()} NaN{'' if free else ' or infinite'}",
                 do="Load other weights.",
             )
 
@@ -110,7 +113,7 @@ def by_norm(scene: Scene, order: float, aggregation: Aggregation) -> Scores:
         order: Of the norm, above 0.
         aggregation: Over the layers that write one group.
     """
-    held = tensors(scene.model)
+    held = tensors_of(scene.model)
     return {g.name: aggregate(norms(g, held, order), aggregation) for g in scene.groups}
 
 

@@ -38,11 +38,17 @@ def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
     return losses.reshape(len(outputs), -1).mean(1)
 
 
-def labelled_chunks(labelled: Labelled, size: int) -> tuple[Example, ...]:
+def labelled_chunks(labelled: Labelled, size: int, model: nn.Module | None = None) -> tuple[Example, ...]:
     """Cut labelled examples into batches of one size; what is left over stays out.
+
+    Args:
+        labelled: Inputs with their targets.
+        size: Examples a batch; fewer when there are not so many.
+        model: Where it lies, the batches go.
 
     Raises:
         BadArgument: There are none, or inputs and targets differ in number.
+        NonFiniteError: An input holds NaN.
 
     Example:
         >>> cut = labelled_chunks((torch.zeros(5, 1), torch.arange(5)), 2)
@@ -53,7 +59,7 @@ def labelled_chunks(labelled: Labelled, size: int) -> tuple[Example, ...]:
     pairs = cast("list[tuple[Tensor | Batch, Tensor]]", [labelled] if pair else list(labelled))
     batches: list[Batch] = []
     for inputs, targets in pairs:
-        parts = inputs if isinstance(inputs, tuple) else (inputs,)
+        parts = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
         if any(len(part) != len(targets) for part in parts):
             raise BadArgument(
                 "labelled",
@@ -61,7 +67,7 @@ def labelled_chunks(labelled: Labelled, size: int) -> tuple[Example, ...]:
                 found=f"{len(parts[0])} inputs and {len(targets)} targets",
             )
         batches.append((*parts, targets))
-    return tuple((batch[:-1], batch[-1]) for batch in chunks(batches, size))
+    return tuple((batch[:-1], batch[-1]) for batch in chunks(batches, size, model))
 
 
 def predicted(model: nn.Module, calibration: Iterable[Batch]) -> tuple[Example, ...]:

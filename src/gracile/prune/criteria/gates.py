@@ -20,9 +20,10 @@ from torch import Tensor, fx
 
 from gracile.errors import BadArgument
 from gracile.graph import Captured, Group, Provenance, capture, trace
-from gracile.graph.rules import bound, packet
+from gracile.graph.rules import bound
+from gracile.surgery.reference import arguments_of
 
-from ..layers import tensors
+from ..layers import is_weighted
 from ..walk import Batch
 from .criterion import Scene
 from .examples import Example, logits, plain_attention, predicted
@@ -93,7 +94,7 @@ def find_taps(scene: Scene, batch: Batch) -> tuple[Captured, tuple[Tap, ...]]:
 def _taps(provenance: Provenance, group: Group) -> list[Tap]:
     captured = provenance.captured
     calls = [n for n in captured.graph.nodes if n.op == "call_function"]
-    weighted = {n: captured.param_of(bound(n)["weight"]) for n in calls if _weighted(n)}
+    weighted = {n: captured.param_of(bound(n)["weight"]) for n in calls if is_weighted(n)}
     read, written = {s.param for s in group.readers}, {s.param for s in group.writers}
 
     def tapped(nodes: Sequence[fx.Node], reads: bool) -> list[Tap]:
@@ -104,11 +105,6 @@ def _taps(provenance: Provenance, group: Group) -> list[Tap]:
         or tapped([n for n, weight in weighted.items() if weight in written], False)
         or tapped(calls, False)[:1]
     )
-
-
-def _weighted(node: fx.Node) -> bool:
-    name = packet(node)
-    return name == "linear" or name.startswith("conv")
 
 
 def _tap(provenance: Provenance, group: Group, node: fx.Node, *, reads: bool) -> Tap | None:
@@ -147,21 +143,6 @@ class _Watched(fx.Interpreter):
         return x.view_as(x) if x.requires_grad else x.detach().requires_grad_()
 
 
-def _arguments(captured: Captured, held: dict[str, Tensor], batch: Batch) -> list[Any]:
-    fed = list(batch)
-    found: list[Any] = []
-    for node in captured.graph.nodes:
-        if node.op == "placeholder":
-            name, constant = captured.param_of(node), captured.constant_of(node)
-            if name is not None:
-                found.append(held[name].detach().clone())
-            elif constant is not None:
-                found.append(constant.clone())
-            else:
-                found.append(fed.pop(0).clone() if isinstance(node.meta.get("val"), Tensor) else None)
-    return found
-
-
 def gate_gradients(scene: Scene, backward: Backward) -> dict[str, np.ndarray]:
     """Derivatives of each example's number with respect to every gate.
 
@@ -174,12 +155,11 @@ def gate_gradients(scene: Scene, backward: Backward) -> dict[str, np.ndarray]:
     """
     examples = examples_of(scene)
     captured, taps = find_taps(scene, examples[0][0])
-    held = tensors(scene.model)
     parts: dict[str, list[np.ndarray]] = {g.name: [] for g in scene.groups}
     for batch, targets in examples:
         watched = _Watched(captured, taps, gradients=True)
         with torch.enable_grad(), plain_attention():
-            outputs = logits(watched.run(*_arguments(captured, held, batch)))
+            outputs = logits(watched.run(*arguments_of(captured, scene.model, batch)))
             total = backward(outputs, targets.to(outputs.device))
         names = list(watched.seen)
         slopes = torch.autograd.grad(total, [watched.seen[n] for n in names], allow_unused=True)
@@ -216,13 +196,12 @@ def activation_means(scene: Scene, of: Callable[[Tensor], Tensor]) -> dict[str, 
     """
     batches = inputs_of(scene)
     captured, taps = find_taps(scene, batches[0])
-    held = tensors(scene.model)
     totals = [np.zeros(t.units) for t in taps]
     counts = [np.zeros(t.units) for t in taps]
     for batch in batches:
         watched = _Watched(captured, taps, gradients=False)
         with torch.no_grad():
-            watched.run(*_arguments(captured, held, batch))
+            watched.run(*arguments_of(captured, scene.model, batch))
         for i, tap in enumerate(taps):
             per_entry = of(watched.seen[tap.node.name]).movedim(tap.axis, -1).double()
             flat = per_entry.reshape(1, -1, per_entry.shape[-1])

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..layers import tensors
+from gracile.surgery.reference import tensors_of
+
 from .aggregation import Aggregated, aggregate, relative
 from .criterion import Scene, Scores, rows_written
 
@@ -36,7 +37,7 @@ class GeometricMedian(Aggregated):
 
     def __call__(self, scene: Scene) -> Scores:
         """Score every unit."""
-        held = tensors(scene.model)
+        held = tensors_of(scene.model)
         found: Scores = {}
         for group in scene.groups:
             rows = [rows_written(slot, held) for slot in group.scored]

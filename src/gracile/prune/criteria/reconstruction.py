@@ -20,8 +20,9 @@ from torch import Tensor
 from gracile.errors import BadArgument
 from gracile.graph import Captured, Group, capture
 from gracile.observe.gram import Gram
+from gracile.surgery.reference import tensors_of
 
-from ..layers import MAX_COLUMNS, Layer, affine, find_layers, tensors
+from ..layers import MAX_COLUMNS, Layer, affine, find_layers
 from ..repair.least_squares import ridge_of
 from ..walk import Batch, Walk
 from .criterion import Scene, Scores
@@ -87,7 +88,7 @@ def _solved(
     scene: Scene, batches: Sequence[Batch], captured: Captured, layers: Sequence[Layer]
 ) -> dict[str, _Solved]:
     """One pass over the data; by the name of the weight."""
-    held = tensors(scene.model)
+    held = tensors_of(scene.model)
     draw = torch.Generator().manual_seed(scene.seed)
     images = sum(len(b[0]) for b in batches)
     grams = {x.weight: Gram(x.name, x.columns, 0) for x in layers}
@@ -137,7 +138,7 @@ def _score(scene: Scene, group: Group, solved: dict[str, _Solved]) -> np.ndarray
 
 def _share(scene: Scene, group: Group) -> np.ndarray:
     """Mean share of each unit in the squared weights of the layers that write it."""
-    held = tensors(scene.model)
+    held = tensors_of(scene.model)
     shares = []
     for slot in group.scored:
         weight = held[slot.param].detach().double().cpu().movedim(slot.axis, 0).flatten(1)

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
 from gracile import surgery
 from gracile.errors import BadArgument
 from gracile.graph import Group
-from gracile.observe import divergence, outputs
+from gracile.observe import Outputs, divergence, outputs
 from gracile.records import (
     GroupSensitivity,
     PrunePlan,
@@ -30,10 +31,11 @@ from gracile.records import (
     from_json,
     to_json,
 )
+from gracile.surgery.reference import tensors_of
 
-from ..layers import tensors
 from ..walk import Batch
 from .criterion import Criterion, Scene, Scores
+from .examples import logits
 from .l1 import L1
 
 RATIOS = (0.125, 0.25, 0.5, 0.75, 0.875)
@@ -122,7 +124,7 @@ def measured(
     if not examples:
         raise BadArgument("calibration", wanted="inputs for the sensitivity analysis", found="none",
                           do="Pass calibration= or labelled=.")  # fmt: skip
-    key = _key(scene, ranks, ratios)
+    key = "" if cache is None else _key(scene, ranks, ratios)
     kept = _read(cache, key)
     if kept is not None:
         return kept
@@ -175,10 +177,11 @@ def _narrowed(scene: Scene, group: Group, gone: tuple[int, ...]) -> nn.Module:
     return surgery.apply(scene.model, plan)
 
 
-def _percent(found: Sequence[Tensor], labels: Sequence[Tensor | None]) -> float:
-    pairs = zip(found, labels, strict=True)
-    right = sum(int((f.argmax(1) == y).sum()) for f, y in pairs if y is not None)
-    return 100 * right / sum(len(f) for f in found)
+def _percent(found: Sequence[Outputs], labels: Sequence[Tensor | None]) -> float:
+    """Accuracy by the first output."""
+    pairs = [(logits(f[:1]), y) for f, y in zip(found, labels, strict=True)]
+    right = sum(int((f.argmax(1) == y.to(f.device)).sum()) for f, y in pairs if y is not None)
+    return 100 * right / sum(len(f) for f, _ in pairs)
 
 
 def _scores(ranks: np.ndarray, points: Sequence[tuple[int, float]]) -> np.ndarray:
@@ -202,16 +205,21 @@ def _scores(ranks: np.ndarray, points: Sequence[tuple[int, float]]) -> np.ndarra
 
 def _key(scene: Scene, ranks: Scores, ratios: Sequence[float]) -> str:
     digest = hashlib.sha256(repr(tuple(ratios)).encode())
-    for name, tensor in tensors(scene.model).items():
+    for name, tensor in tensors_of(scene.model).items():
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().numpy().tobytes())
+        digest.update(_bytes(tensor))
     for batch in (*scene.calibration, *((*inputs, labels) for inputs, labels in scene.labelled)):
         for x in batch:
-            digest.update(x.detach().cpu().contiguous().numpy().tobytes())
+            digest.update(_bytes(x))
     for group in scene.groups:
         digest.update(group.name.encode())
         digest.update(np.ascontiguousarray(ranks[group.name]).tobytes())
     return digest.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    """The numbers of a tensor, bfloat16 too, which numpy lacks."""
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def _read(cache: Path | None, key: str) -> SensitivityTable | None:

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from gracile.errors import BadArgument
 from gracile.graph import Group
+from gracile.surgery.reference import tensors_of
 
-from ..layers import tensors
 from .criterion import Scene, Scores, rows_written
 from .nearest import join_nearest, scores_of
 
@@ -53,7 +53,7 @@ class Similarity:
 
     def __call__(self, scene: Scene) -> Scores:
         """Score every unit."""
-        held = tensors(scene.model)
+        held = tensors_of(scene.model)
         return {
             g.name: scores_of(join_nearest(described(g, held), self.p, mean=False), g.units)
             for g in scene.groups

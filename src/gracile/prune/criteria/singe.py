@@ -20,8 +20,8 @@ from torch import Tensor
 
 from gracile.errors import BadArgument
 from gracile.graph import Group
+from gracile.surgery.reference import tensors_of
 
-from ..layers import tensors
 from .aggregation import relative
 from .criterion import Scene, Scores, rows_written
 from .gates import examples_of
@@ -83,7 +83,7 @@ class SInGE:
 
 def _factors(scene: Scene, walking: Mapping[str, np.ndarray], t: float) -> dict[str, Tensor]:
     """What the parameters are multiplied by: ``t`` for weights that write units of this part."""
-    held, first = tensors(scene.model), aliases(scene.model)
+    held, first = tensors_of(scene.model), aliases(scene.model)
     found: dict[str, Tensor] = {}
     for group in scene.groups:
         for slot in group.scored:
@@ -95,6 +95,6 @@ def _factors(scene: Scene, walking: Mapping[str, np.ndarray], t: float) -> dict[
 
 def _along(scene: Scene, group: Group, slopes: Mapping[str, Tensor]) -> np.ndarray:
     """``<w, dL/dw>`` of each unit, over all weights that write it."""
-    held = tensors(scene.model)
+    held = tensors_of(scene.model)
     products = [(rows_written(s, held) * rows_written(s, slopes)).sum(1).numpy() for s in group.scored]
     return np.asarray(np.sum(products, axis=0))

@@ -13,7 +13,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..layers import tensors
+from gracile.surgery.reference import tensors_of
+
 from .aggregation import Aggregated, aggregate, relative
 from .criterion import Scene, Scores, rows_written
 from .gates import examples_of
@@ -51,7 +52,7 @@ class TaylorWeights(Aggregated):
         Raises:
             BadArgument: ``scene`` holds no data.
         """
-        held = tensors(scene.model)
+        held = tensors_of(scene.model)
         totals = {g.name: np.zeros((len(g.writers), g.units)) for g in scene.groups}
         for example in examples_of(scene):
             slopes = weight_gradients(scene, example)

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from gracile.errors import BadArgument, BudgetError
 from gracile.records import MaskPlan, ParamMask, ParamSlice, Skipped
+from gracile.surgery.reference import tensors_of
 
 from ..criteria.criterion import check_finite
-from ..layers import tensors
 from .entries import Entries, EntryCriterion, Floats
 from .entry_norm import EntryNorm
 from .granularity import Element, Granularity, NofM
@@ -63,8 +63,8 @@ def mask_plan(
         seed: Of random scores.
 
     Raises:
-        BadArgument: ``sparsity`` or ``scope`` lie outside their range, a name in ``leave`` fits nothing, or
-            gradients are missing.
+        BadArgument: ``sparsity`` or ``scope`` lie outside their range, a name in ``leave`` fits nothing,
+            gradients are missing, or gradients or previous masks are those of a model of other shapes.
         BudgetError: So many weights cannot go; the error names how many can.
         CaptureError: The model cannot be captured.
         NonFiniteError: Weights hold NaN or infinity.
@@ -97,13 +97,14 @@ def choose_masks(
     """Like :func:`mask_plan` for weights that are known already, so that nothing is captured again."""
     share = check_sparsity(granularity, sparsity, scope)
     check_finite(model)
-    held = tensors(model)
+    held = tensors_of(model)
     before = {m.param: m.keep for m in previous.masks} if previous is not None else {}
     layers, scores = [], []
     for weight in weights:
         entries = _entries(weight, granularity, held, gradients or {}, seed)
         score = np.array(criterion(entries), dtype=np.float64)
         if weight.param in before:
+            _check_shape("previous", weight.param, before[weight.param].shape, held[weight.param])
             kept = np.asarray(weight.seen(before[weight.param]), dtype=np.float64)
             score[entries.mean(kept) == 0] = -math.inf
         layers.append(entries)
@@ -159,6 +160,8 @@ def _entries(
     values = seen(held[weight.param])
     ids = granularity.entries(values.shape, weight.groups)
     gradient = gradients.get(weight.param)
+    if gradient is not None:
+        _check_shape("gradients", weight.param, gradient.shape, held[weight.param])
     return Entries(
         param=weight.param,
         weight=values,
@@ -167,6 +170,16 @@ def _entries(
         gradient=None if gradient is None else np.abs(seen(gradient)),
         seed=seed,
     )
+
+
+def _check_shape(where: str, param: str, found: Sequence[int], tensor: Tensor) -> None:
+    if tuple(found) != tuple(tensor.shape):
+        raise BadArgument(
+            where,
+            wanted=f"shape {tuple(tensor.shape)} for {param}",
+            found=f"{tuple(found)}",
+            do="Make them anew for this model, or narrow masks with prune.narrow_masks.",
+        )
 
 
 def by_layer(scores: Sequence[Floats], share: float) -> list[NDArray[np.bool_]]:
@@ -244,7 +257,7 @@ def zeros_of(model: nn.Module, plan: MaskPlan) -> list[tuple[Tensor, Tensor]]:
     Raises:
         BadArgument: The plan was made for a model of other shapes.
     """
-    held = tensors(model)
+    held = tensors_of(model)
     found = []
     for mask in plan.masks:
         tensor = held.get(mask.param)
@@ -274,6 +287,22 @@ def join_masks(earlier: MaskPlan | None, later: MaskPlan) -> MaskPlan:
     named = {mask.param for mask in later.masks}
     others = () if earlier is None else tuple(m for m in earlier.masks if m.param not in named)
     return replace(later, masks=(*others, *later.masks))
+
+
+def both_masks(earlier: MaskPlan | None, later: MaskPlan) -> MaskPlan:
+    """``later`` with the zeros of ``earlier`` added: a weight stays where both let it stay.
+
+    Example:
+        >>> a, b = (MaskPlan(masks=(ParamMask.of("w", np.array(keep), "element"),))
+        ...         for keep in ([True, False, True], [False, True, True]))
+        >>> both_masks(a, b).masks[0].keep.tolist()
+        [False, False, True]
+    """
+    joined = join_masks(earlier, later)
+    before = {} if earlier is None else {m.param: m.keep for m in earlier.masks}
+    masks = tuple(ParamMask.of(m.param, m.keep & before.get(m.param, m.keep), m.granularity)
+                  for m in joined.masks)  # fmt: skip
+    return replace(joined, masks=masks)
 
 
 def narrow_masks(plan: MaskPlan, slices: Iterable[ParamSlice]) -> MaskPlan:

@@ -16,6 +16,7 @@ from gracile.graph import capture
 from gracile.graph.rules import bound, packet, shape_of
 from gracile.records import Skipped
 
+from ..layers import is_weighted
 from ..leave import left_layers
 
 
@@ -75,8 +76,7 @@ def find_weights(
     found: dict[str, Weight] = {}
     skipped = [Skipped(layer, why) for layer, why in left.items()]
     for node in captured.graph.nodes:
-        name = packet(node) if node.op == "call_function" else ""
-        if name != "linear" and not name.startswith("conv"):
+        if not is_weighted(node):
             continue
         args = bound(node)
         param = captured.param_of(args["weight"])
@@ -91,6 +91,6 @@ def find_weights(
                 layer=layer,
                 shape=shape_of(args["weight"]),
                 groups=int(args.get("groups", 1)),
-                transposed="transpose" in name or bool(args.get("transposed", False)),
+                transposed="transpose" in packet(node) or bool(args.get("transposed", False)),
             )
     return tuple(found.values()), tuple(dict.fromkeys(skipped))

@@ -15,6 +15,7 @@ its own part, which is exact.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -26,11 +27,13 @@ from gracile.graph import Captured, Provenance, Slot
 from gracile.graph.rules import bound, packet
 from gracile.nn import BorderMap, ScatterChannels, attach_, parts_of
 from gracile.records import PrunePlan, Rewire
+from gracile.surgery.reference import as_worked, recaptured, tensors_of
+from gracile.surgery.verify import run
 
-from ..layers import affine, is_norm, only_user, own, tensors
+from ..layers import affine, is_norm, is_weighted, only_user, own
 from ..walk import Walk
 
-TOLERANCE = 1e-6  # relative; above it a part counts as depending on the input
+TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-4}
 Units = Mapping[str, np.ndarray]
 
 
@@ -105,41 +108,71 @@ def find_constants(
     """
     removed = {g.name: np.asarray(g.removed, dtype=np.int64) for g in plan.groups if g.removed}
     slots = [(s, u) for name, u in removed.items() for s in provenance.group(name).slots]
-    held = {k: t.detach().clone().cpu() for k, t in tensors(model).items()}
-    held = {k: t.double() if t.is_floating_point() else t for k, t in held.items()}
-    _silence(provenance.captured, held, slots)
+    rehearsal = _rehearsal(model, provenance.captured, seed)
+    captured, held = rehearsal.captured, rehearsal.held
+    _silence(captured, held, slots)
     readers: dict[str, list[np.ndarray]] = {}
     axes: dict[str, int] = {}
     for slot, units in slots:
         if slot.role == "read":
             readers.setdefault(slot.param, []).append(slot.index[units].reshape(-1))
             axes[slot.param] = slot.axis
-    captured = provenance.captured
-    draw = torch.Generator().manual_seed(seed)
-    batches = [tuple(_random(x, draw) for x in captured.inputs) for _ in range(2)]
-    walk = Walk(captured, held.__getitem__, batches)
+    walk = Walk(captured, held.__getitem__, rehearsal.batches, fit=lambda c: as_worked(c, rehearsal.like))
     found = []
-    fills = _fills(model, provenance, removed)
+    fills = _fills(model, provenance, captured, removed)
     for node in captured.graph.nodes:
         if node in fills:
-            fill = _fill(walk, node, *fills[node])
+            fill = _fill(walk, node, *fills[node], tolerance=rehearsal.tolerance)
             found += [fill] if fill is not None else []
-        args = bound(node) if node.op == "call_function" and _weighted(node) else {}
+        args = bound(node) if is_weighted(node) else {}
         weight = captured.param_of(args["weight"]) if args else None
         if weight in readers:
             assert weight is not None
             positions = np.unique(np.concatenate(readers[weight]))
             given = _given(node, walk, held, weight, axes[weight], positions)
-            found.append(_constant(captured, node, weight, given, held, borders))
+            found.append(_constant(rehearsal, node, weight, given, borders))
     return tuple(found)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Rehearsal:
+    """A graph with numbers of its own and random inputs; all in the type and place of ``like``.
+
+    ``tolerance`` is relative; above it a part counts as depending on the input.
+    """
+
+    captured: Captured
+    held: dict[str, Tensor]
+    batches: list[tuple[Tensor, ...]]
+    like: Tensor
+    tolerance: float
+
+
+def _rehearsal(model: nn.Module, captured: Captured, seed: int) -> _Rehearsal:
+    """On the CPU and in float64 where the model's code runs in it, else in float32."""
+    twin = copy.deepcopy(model).cpu()
+    for dtype, tolerance in TOLERANCES.items():
+        draw = torch.Generator().manual_seed(seed)
+        batches = [tuple(_random(x, draw, dtype) for x in captured.inputs) for _ in range(2)]
+        twin = twin.to(dtype)
+        try:
+            run(twin, batches[0])  # a capture does not look whether types agree
+        except RuntimeError:
+            if dtype == torch.float32:
+                raise
+            continue  # code that makes float32 tensors of its own
+        found = recaptured(captured, twin, batches[0])
+        held = {k: t.detach().clone() for k, t in tensors_of(twin).items()}
+        like = torch.zeros((), dtype=dtype)
+        return _Rehearsal(captured=found, held=held, batches=batches, like=like, tolerance=tolerance)
+    raise AssertionError("float32 is the last to be tried")
+
+
 def _fills(
-    model: nn.Module, provenance: Provenance, removed: Units
+    model: nn.Module, provenance: Provenance, captured: Captured, removed: Units
 ) -> dict[fx.Node, tuple[Rewire, np.ndarray, Tensor]]:
     """Ends of branches that lose channels: the cut, the channels, and their places in the trunk."""
     found = {}
-    captured = provenance.captured
     for cut in provenance.cuts:
         if cut.kind != "scatter" or cut.group not in removed:
             continue
@@ -152,11 +185,13 @@ def _fills(
     return found
 
 
-def _fill(walk: Walk, node: fx.Node, cut: Rewire, gone: np.ndarray, places: Tensor) -> Constant | None:
+def _fill(
+    walk: Walk, node: fx.Node, cut: Rewire, gone: np.ndarray, places: Tensor, *, tolerance: float
+) -> Constant | None:
     """What removed channels of a branch add to the trunk."""
     given = torch.cat(walk(node))[:, torch.from_numpy(gone)].flatten(2)  # (inputs, channels, positions)
     first, largest = given[:1, :, :1], float(given.abs().max())
-    if largest == 0 or float((given - first).abs().max()) > TOLERANCE * largest:
+    if largest == 0 or float((given - first).abs().max()) > tolerance * largest:
         return None
     name = f"{cut.module}.scatter.constant"
     carried = Carried(layer=cut.layer, into=name, largest=largest, border_error=0.0, at=cut.module)
@@ -166,7 +201,7 @@ def _fill(walk: Walk, node: fx.Node, cut: Rewire, gone: np.ndarray, places: Tens
 @torch.no_grad()
 def add_(model: nn.Module, constants: Sequence[Constant]) -> None:
     """Put the parts into biases and running means, in place."""
-    live = tensors(model)
+    live = tensors_of(model)
     for c in constants:
         if c.part is not None:
             target = live[c.carried.into]
@@ -177,7 +212,7 @@ def add_(model: nn.Module, constants: Sequence[Constant]) -> None:
 @torch.no_grad()
 def hang_(small: nn.Module, plan: PrunePlan, constants: Sequence[Constant]) -> None:
     """Hang border maps on the narrowed model, without the channels that went, and fill what scatters add."""
-    live = tensors(small)
+    live = tensors_of(small)
     keep = {(s.param, s.axis): list(s.keep) for s in plan.slices}
     for c in constants:
         scatter = parts_of(small.get_submodule(c.carried.at)).get("scatter") if c.fill else None
@@ -197,13 +232,9 @@ def hang_(small: nn.Module, plan: PrunePlan, constants: Sequence[Constant]) -> N
         attach_(module, "border", held.plus(border) if isinstance(held, BorderMap) else border)
 
 
-def _weighted(node: fx.Node) -> bool:
-    name = packet(node)
-    return name == "linear" or name.startswith("conv")
-
-
-def _random(x: Tensor, draw: torch.Generator) -> Tensor:
-    return torch.randn(x.shape, generator=draw, dtype=torch.float64) if x.is_floating_point() else x
+def _random(x: Tensor, draw: torch.Generator, dtype: torch.dtype) -> Tensor:
+    drawn = torch.randn(x.shape, generator=draw, dtype=torch.float64)
+    return drawn.to(dtype) if x.is_floating_point() else x.cpu()
 
 
 def _silence(captured: Captured, held: dict[str, Tensor], slots: list[tuple[Slot, np.ndarray]]) -> None:
@@ -226,7 +257,7 @@ def _silence(captured: Captured, held: dict[str, Tensor], slots: list[tuple[Slot
             continue
         args = bound(node)
         writer = args["input"]
-        if writer.op != "call_function" or not _weighted(writer):
+        if not is_weighted(writer):
             continue
         wrote, mean = captured.param_of(bound(writer)["weight"]), captured.param_of(args["running_mean"])
         if wrote in alive and mean is not None and alive[wrote].numel() == held[mean].numel():
@@ -251,18 +282,12 @@ def _given(
     return torch.cat(parts)
 
 
-def _constant(
-    captured: Captured,
-    node: fx.Node,
-    weight: str,
-    given: Tensor,
-    held: Mapping[str, Tensor],
-    borders: bool,
-) -> Constant:
+def _constant(rehearsal: _Rehearsal, node: fx.Node, weight: str, given: Tensor, borders: bool) -> Constant:
     """Where what a layer gets can go: a bias or running mean, and the rest into a map."""
+    captured, held, tolerance = rehearsal.captured, rehearsal.held, rehearsal.tolerance
     name = weight.removesuffix(".weight")
     first, largest = given[:1], float(given.abs().max())
-    if float((given - first).abs().max()) > TOLERANCE * max(largest, 1e-30):
+    if float((given - first).abs().max()) > tolerance * max(largest, 1e-30):
         why = "what it gets from removed channels depends on the input"
         return Constant(carried=Carried(layer=name, into="", largest=largest, border_error=0.0, why=why))
     linear = packet(node) == "linear"
@@ -272,7 +297,7 @@ def _constant(
     error = float((rows - middle).abs().max())
     into, why = _target(captured, node)
     left = first[0] if not into or linear else first[0] - middle.view(-1, *[1] * len(shape))
-    wanted = borders and not linear and float(left.abs().max()) > TOLERANCE * max(largest, 1e-30)
+    wanted = borders and not linear and float(left.abs().max()) > tolerance * max(largest, 1e-30)
     at, rows_of, scale = (
         _place(captured, node, held) if wanted and why not in _SEVERAL else ("", ("", 0), None)
     )
@@ -287,7 +312,7 @@ def _constant(
     border = None
     if at:
         left = left if scale is None else left * scale.view(-1, *[1] * len(shape))
-        border = BorderMap.of(left, TOLERANCE * float(left.abs().max()))
+        border = BorderMap.of(left, tolerance * float(left.abs().max()))
     return Constant(carried=carried, part=middle if into else None, border=border, rows_of=rows_of)
 
 

@@ -24,8 +24,9 @@ from gracile.graph import Captured, capture, cost
 from gracile.graph.rules import RULES, bound, packet, rule_for
 from gracile.observe.gram import Gram, GroupedGram
 from gracile.records import PrunePlan
+from gracile.surgery.reference import tensors_of
 
-from ..layers import KINDS, MAX_COLUMNS, Kind, Layer, affine, find_layers, is_norm, own, part_of, tensors
+from ..layers import KINDS, MAX_COLUMNS, Kind, Layer, affine, find_layers, is_norm, own, part_of
 from ..walk import Calibration, Walk, chunks
 from .least_squares import fit, ridge_of
 
@@ -99,7 +100,7 @@ def reconstruct_(
     """
     if not set(kinds) <= set(KINDS):
         raise BadArgument("kinds", wanted=f"some of {', '.join(KINDS)}", found=f"{tuple(kinds)}")
-    batches = chunks(calibration, BATCH)
+    batches = chunks(calibration, BATCH, original)
     peak = cost(original, tuple(x[:1] for x in batches[0])).peak_activation_bytes
     fits = max(1, memory_bytes // (2 * max(peak, 1) * len(batches[0][0])))
     lockstep = _Lockstep(small, original, plan, batches[:fits], kinds, reestimate_bn, project or {}, seed)
@@ -123,10 +124,10 @@ class _Lockstep:
         self.model, self.reestimate_bn, self.project = small, reestimate_bn, project
         before, after = capture(original, batches[0]), capture(small, batches[0])
         self.pairs = _pair(before, after)
-        self.live = tensors(small)
+        self.live = tensors_of(small)
         self.layers = find_layers(after, kinds)
         self.captured = after
-        self.targets = Walk(before, tensors(original).__getitem__, batches)
+        self.targets = Walk(before, tensors_of(original).__getitem__, batches)
         self.walk = Walk(after, self.live.__getitem__, batches, before=self._visit)
         self.keep = {s.param: torch.tensor(s.keep) for s in plan.slices if s.axis == 0}
         across = {x.weight for x in self.layers.values() if x.transposed and x.groups == 1}
@@ -296,8 +297,9 @@ class _Lockstep:
         old = old if keep is None else [x.index_select(1, keep.to(x.device)) for x in old]
         mean_old, var_old = _moments(mean, old)
         mean_new, var_new = _moments(mean, self.walk(source))
-        self.live[mean].add_(mean_new - mean_old)
-        self.live[var].mul_(torch.where(var_old > 0, var_new / var_old.clamp_min(1e-30), 1.0))
+        wider = torch.where(var_old > 0, var_new / var_old.clamp_min(1e-30), 1.0)
+        self.live[mean].add_((mean_new - mean_old).to(self.live[mean]))
+        self.live[var].mul_(wider.to(self.live[var]))
 
 
 def _moments(name: str, batches: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

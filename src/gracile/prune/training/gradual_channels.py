@@ -10,18 +10,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gracile import surgery
 from gracile.errors import BadArgument
+from gracile.observe import device_of
 from gracile.records import PrunePlan, SparsityPoint, from_plain, to_plain
 
 from ..budgets import Budget, Bytes, Global, Macs, Milliseconds, Params, PerLayer, Widths
 from ..criteria.criterion import Criterion
 from ..planning import HALF, PLAIN, plan
-from ..walk import Calibration
+from ..walk import Calibration, joined
 from .schedules import Cubic, Pace, Schedule, share_at
 
 CUBIC = Cubic()
@@ -50,6 +50,7 @@ class GradualChannels:
         BudgetError: The budget cannot be met; raised by the first step that removes anything.
 
     Example:
+        >>> import torch
         >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
         >>> optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
         >>> half = PerLayer(ratio=0.5)
@@ -82,7 +83,8 @@ class GradualChannels:
             )  # fmt: skip
         self.inputs, self.pace, self.budget, self.schedule = inputs, pace, budget, schedule
         self.criterion, self.leave, self.round_to = criterion, tuple(leave), round_to
-        self.calibration, self.seed = calibration, seed
+        self.calibration = None if calibration is None else [joined(calibration)]  # read at every step
+        self.seed = seed
         self.plans: list[PrunePlan] = []
         self.points: list[SparsityPoint] = []
         self._last: int | None = None
@@ -96,7 +98,9 @@ class GradualChannels:
         return self._last == self.pace.end
 
     def on_begin(self, model: nn.Module, optimizer: Optimizer, *, average: nn.Module | None = None) -> None:
-        """Take hold of the model, its optimizer and its averaged copy."""
+        """Take hold of the model, its optimizer and its averaged copy; with another model, begin anew."""
+        if self._model is not None and self._model is not model:
+            self.plans, self.points, self._last = [], [], None
         self._model, self._average = model, average
         self._optimizer = getattr(optimizer, "optimizer", optimizer)  # Accelerate's wrapper
 
@@ -104,6 +108,7 @@ class GradualChannels:
         """Remove channels where it is time."""
         if self._model is not model:
             self.on_begin(model, optimizer)
+        self._optimizer = getattr(optimizer, "optimizer", optimizer)  # Accelerate's wrapper
         self._shrink(step)
 
     def on_step_end(self, model: nn.Module, optimizer: Optimizer, *, step: int, epoch: int) -> None:
@@ -112,6 +117,12 @@ class GradualChannels:
     def on_epoch_end(self, model: nn.Module, optimizer: Optimizer, *, step: int, epoch: int) -> None:
         """Remove channels where it is time, ``step`` being the number of steps done."""
         self._shrink(step)
+
+    def identity(self) -> dict[str, object]:
+        """Settings that a checkpoint must share."""
+        growth = {"pace": self.pace, "schedule": self.schedule, "budget": self.budget}
+        choice = {"criterion": self.criterion, "leave": self.leave, "round_to": self.round_to}
+        return {**growth, **choice, "seed": self.seed}
 
     def memory(self) -> dict[str, Any]:
         """The plans, the last moment and the points so far."""
@@ -143,7 +154,7 @@ class GradualChannels:
 
     def _plan(self, budget: Budget) -> PrunePlan:
         assert self._model is not None
-        device = next((p.device for p in self._model.parameters()), torch.device("cpu"))
+        device = device_of(self._model)
         return plan(
             self._model,
             tuple(x.to(device) for x in self.inputs),

@@ -19,7 +19,7 @@ from gracile.records import MaskPlan, SparsityPoint, from_plain, to_plain
 
 from ..masks.entries import EntryCriterion
 from ..masks.granularity import Granularity
-from ..masks.masking import PLAIN, SINGLE, Scope, check_sparsity, choose_masks
+from ..masks.masking import PLAIN, SINGLE, Scope, both_masks, check_sparsity, choose_masks
 from ..masks.masks import Masks
 from ..masks.weights import Weight, find_weights
 from .schedules import Cubic, Pace, Schedule, share_at
@@ -45,7 +45,7 @@ class GradualMasks:
         scope: See :func:`~gracile.prune.mask_plan`.
         leave: Layers left alone.
         gradients: Gives the gradients of the present model, for criteria that need them.
-        previous: Masks that the model has already; what they hold at zero goes first.
+        previous: Masks that the model has already; what they hold at zero stays zero.
         seed: Of random scores.
 
     Raises:
@@ -88,10 +88,11 @@ class GradualMasks:
                               do="Pass a function that calls prune.mean_gradients.")  # fmt: skip
         self.inputs, self.pace, self.initial, self.schedule = inputs, pace, initial, schedule
         self.granularity, self.criterion, self.scope, self.leave = granularity, criterion, scope, tuple(leave)
-        self.gradients, self.seed = gradients, seed
+        self.gradients, self.previous, self.seed = gradients, previous, seed
         self.points: list[SparsityPoint] = []
         self._masks = Masks(previous)
         self._last: int | None = None
+        self._model: nn.Module | None = None
         self._found: tuple[nn.Module, tuple[Weight, ...]] | None = None
 
     @property
@@ -105,11 +106,18 @@ class GradualMasks:
         return self._last == self.pace.end
 
     def on_begin(self, model: nn.Module, optimizer: Optimizer, *, average: nn.Module | None = None) -> None:
-        """Take hold of the model, its optimizer and its averaged copy."""
+        """Take hold of the model, its optimizer and its averaged copy; with another model, begin anew."""
+        if self._model is not None and self._model is not model:
+            self._masks.release()
+            self._masks.hold(self.previous)
+            self._last, self.points = None, []
+        self._model = model
         self._masks.on_begin(model, optimizer, average=average)
 
     def on_step_begin(self, model: nn.Module, optimizer: Optimizer, *, step: int, epoch: int) -> None:
         """Mask more where it is time."""
+        if not self._masks.holds(model, optimizer):
+            self.on_begin(model, optimizer)
         self._masks.on_step_begin(model, optimizer, step=step, epoch=epoch)
         self._grow(model, step)
 
@@ -121,6 +129,14 @@ class GradualMasks:
         """Mask more where it is time, ``step`` being the number of steps done."""
         self._masks.on_epoch_end(model, optimizer, step=step, epoch=epoch)
         self._grow(model, step)
+
+    def identity(self) -> dict[str, object]:
+        """Settings that a checkpoint must share."""
+        previous = None if self.previous is None else self.previous.masks
+        growth = {"pace": self.pace, "schedule": self.schedule, "initial": self.initial}
+        choice = {"granularity": self.granularity, "criterion": self.criterion, "scope": self.scope}
+        rest = {"sparsity": self.final, "leave": self.leave, "previous": previous, "seed": self.seed}
+        return {**growth, **choice, **rest}
 
     def memory(self) -> dict[str, Any]:
         """The plan, the last moment and the points so far."""
@@ -139,7 +155,7 @@ class GradualMasks:
             return
         share = share_at(self.schedule, self.pace.progress(moment))
         gradients = self.gradients(model) if self.gradients and self.criterion.needs_gradients else None
-        plan = choose_masks(
+        chosen = choose_masks(
             model,
             self._weights(model),
             granularity=self.granularity,
@@ -150,6 +166,7 @@ class GradualMasks:
             previous=self.plan,
             seed=self.seed,
         )
+        plan = both_masks(self.plan, chosen)
         self._masks.hold(plan)
         self._last = moment
         self.points.append(SparsityPoint(step=step, sparsity=plan.found_sparsity, layers=plan.by_layer))

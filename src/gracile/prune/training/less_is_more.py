@@ -95,6 +95,7 @@ class LessIsMore:
         self.threshold, self.every, self.start, self.stop = threshold, every, start, stop
         self.role = "read" if reversed else "write"
         self.phase, self.by_step, self.carry_constants, self.seed = phase, by_step, carry_constants, seed
+        self.leave = tuple(leave)
         self.inputs = tuple(x.detach().cpu() for x in inputs)
         self.time = 0
         self.params = sum(p.numel() for p in model.parameters())
@@ -158,12 +159,12 @@ class LessIsMore:
     def on_step_end(self, model: nn.Module, optimizer: Any, *, step: int, epoch: int) -> None:
         """Reduce, where steps are counted."""
         if self.by_step:
-            self._at(step + 1, model, optimizer, None)
+            self._at(step + 1, model, optimizer, self._average)
 
     def on_epoch_end(self, model: nn.Module, optimizer: Any, *, step: int, epoch: int) -> None:
         """Reduce, where epochs are counted."""
         if not self.by_step:
-            self._at(epoch, model, optimizer, None)
+            self._at(epoch, model, optimizer, self._average)
 
     @property
     def settled(self) -> bool:
@@ -177,6 +178,12 @@ class LessIsMore:
         self._model, self._average = model, average
         self._optimizer = getattr(optimizer, "optimizer", optimizer)  # Accelerate's wrapper
 
+    def identity(self) -> dict[str, object]:
+        """Settings that a checkpoint must share."""
+        when = {"every": self.every, "start": self.start, "stop": self.stop, "phase": self.phase}
+        what = {"threshold": self.threshold, "role": self.role, "leave": self.leave, "seed": self.seed}
+        return {**what, **when, "by_step": self.by_step, "carry_constants": self.carry_constants}
+
     def memory(self) -> dict[str, Any]:
         """What a checkpoint needs, as plain JSON data."""
         history = [to_plain(record) for record in self.history]
@@ -188,6 +195,9 @@ class LessIsMore:
         plan = from_plain(PrunePlan, memory["plan"])
         self.time = memory["time"]
         self.history = tuple(from_plain(Reduction, record) for record in memory["history"])
+        self.skipped = plan.skipped
+        self._provenance = self._composition.provenance  # of the whole model
+        self._composition = Composition(self._provenance)
         if plan.slices:
             surgery.apply_(self._model, plan, optimizer=self._optimizer, ema=self._average)
             self._composition.add(plan)

@@ -9,14 +9,20 @@ also rewinds the learning rate alone: for that, see ``rewound`` of :class:`graci
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from gracile.errors import BadArgument
-from gracile.records import MaskPlan, PrunePlan, atomic_write
+from gracile import surgery
+from gracile.errors import BadArgument, StorageError
+from gracile.nn import Part
+from gracile.records import MaskPlan, PrunePlan, Rewire, atomic_write
+
+from ..masks.masking import apply_masks_
 
 
 class Early:
@@ -47,9 +53,10 @@ class Early:
 
         Raises:
             BadArgument: The epoch has not come yet.
+            StorageError: The file is damaged.
         """
         if not self._state and self.path is not None and self.path.is_file():
-            self._state = safetensors.torch.load_file(self.path)
+            self._state = _load(self.path)
         if not self._state:
             raise BadArgument("epoch", wanted=f"training up to epoch {self.epoch}", found="no state kept yet")
         return self._state
@@ -76,8 +83,27 @@ class Early:
     def _keep(self, model: nn.Module) -> None:
         self._state = {name: t.detach().cpu().clone() for name, t in model.state_dict().items()}
         if self.path is not None:
-            with atomic_write(self.path) as temporary:
-                safetensors.torch.save_file(self._state, temporary)
+            _save(self.path, self._state)
+
+
+def _save(path: Path, state: Mapping[str, Tensor]) -> None:
+    whole = {name: tensor.contiguous() for name, tensor in state.items()}  # channels_last is not
+    with atomic_write(path) as temporary:
+        try:
+            safetensors.torch.save_file(whole, temporary)
+        except SafetensorError as error:  # how safetensors reports a full disk
+            raise OSError(str(error)) from error
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    try:
+        state: dict[str, Tensor] = safetensors.torch.load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise StorageError(
+            str(path), wanted="a state that Early kept", found=f"{type(error).__name__}: {error}",
+            do="Delete it and train again.",
+        ) from error  # fmt: skip
+    return state
 
 
 def rewound(early: Mapping[str, Tensor], *plans: MaskPlan | PrunePlan) -> dict[str, Tensor]:
@@ -85,13 +111,16 @@ def rewound(early: Mapping[str, Tensor], *plans: MaskPlan | PrunePlan) -> dict[s
 
     Args:
         early: State dict of the whole model from early in its training.
-        plans: In the order in which they were carried out.
+        plans: In the order in which they were carried out. Of a plan that hangs parts on the model, such as
+            one of a residual trunk, pass what :func:`gracile.surgery.with_parts` makes of it and the pruned
+            model, which may hold constants that the plan does not know. These are zero early on.
 
     Returns:
         A state dict for the pruned model; load it with ``load_state_dict``.
 
     Raises:
-        BadArgument: A plan names what the state does not hold in that shape.
+        BadArgument: A plan names what the state does not hold in that shape, or hangs parts where the state
+            has some.
 
     Example:
         >>> import numpy as np
@@ -100,26 +129,35 @@ def rewound(early: Mapping[str, Tensor], *plans: MaskPlan | PrunePlan) -> dict[s
         >>> rewound({"w": torch.tensor([3.0, 4.0])}, mask)["w"].tolist()
         [3.0, 0.0]
     """
-    state = {name: tensor.detach().clone() for name, tensor in early.items()}
+    tree = nn.Module()
+    for name, tensor in early.items():
+        path, _, leaf = name.rpartition(".")
+        _at(tree, path).register_buffer(leaf, tensor.detach().clone())
     for plan in plans:
         if isinstance(plan, MaskPlan):
-            for mask in plan.masks:
-                tensor = state.get(mask.param)
-                if tensor is None or tuple(tensor.shape) != mask.shape:
-                    raise _misfit(mask.param, f"shape {mask.shape}", tensor)
-                drop = torch.from_numpy(~mask.keep).to(tensor.device)
-                state[mask.param] = tensor.masked_fill(drop, 0.0)
+            apply_masks_(tree, plan)
         else:
-            for s in plan.slices:
-                tensor = state.get(s.param)
-                if tensor is None or s.axis >= tensor.ndim or tensor.shape[s.axis] != s.size:
-                    raise _misfit(s.param, f"{s.size} entries along axis {s.axis}", tensor)
-                index = torch.tensor(s.keep, device=tensor.device)
-                state[s.param] = tensor.index_select(s.axis, index).contiguous()
-    return state
+            for rewire in plan.rewires:
+                _check_free(_at(tree, rewire.module), rewire)
+            surgery.apply_(tree, replace(plan, attributes=()))
+    return dict(tree.state_dict())
 
 
-def _misfit(param: str, wanted: str, tensor: Tensor | None) -> BadArgument:
-    found = "no such name" if tensor is None else f"shape {tuple(tensor.shape)}"
-    do = "Pass the state of the whole model and all plans in their order."
-    return BadArgument(param, wanted=wanted, found=found, do=do)
+def _at(tree: nn.Module, path: str) -> nn.Module:
+    """The module at ``path``, made where there is none: it holds tensors and runs nothing."""
+    for name in path.split(".") if path else ():
+        if name not in tree._modules:
+            tree.add_module(name, nn.Module())
+        tree = tree.get_submodule(name)
+    return tree
+
+
+def _check_free(module: nn.Module, rewire: Rewire) -> None:
+    held = module._modules.get(rewire.kind)
+    if held is not None and not isinstance(held, Part):
+        raise BadArgument(
+            f"{rewire.module}.{rewire.kind}",
+            wanted="the state of the model before it got this part",
+            found="a state that holds one",
+            do="Pass the state of the whole model and all plans in their order.",
+        )
