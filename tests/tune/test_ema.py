@@ -23,6 +23,18 @@ def test_it_is_the_formula_buffers_included() -> None:
     torch.testing.assert_close(ema.module.running_mean, mean)
 
 
+def test_integers_are_taken_as_they_are() -> None:
+    """Indices, such as of channels or positions, have no mean; 0.9 * 7 + 0.1 * 7 is just below 7."""
+    model = nn.BatchNorm1d(3)
+    model.register_buffer("index", torch.arange(4096))
+    ema = Ema(model, decay=0.9)
+    for _ in range(3):
+        model(torch.randn(4, 3))
+        ema.update(model)
+    assert torch.equal(ema.module.index, torch.arange(4096))
+    assert ema.module.num_batches_tracked == 3
+
+
 def test_the_model_is_copied() -> None:
     model = nn.Linear(2, 2)
     ema = Ema(model, decay=0.5)

@@ -34,3 +34,20 @@ def test_it_runs_in_evaluation_mode_and_changes_nothing() -> None:
     assert first == second
     assert (model.training, model[1].training, model[2].training) == (True, True, False)
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_a_model_that_keeps_tensors_can_be_trained_afterwards() -> None:
+    class Remembers(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.table = nn.Linear(4, 4), None
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if self.table is None:
+                self.table = torch.linspace(0, 1, 4)
+            return self.layer(x * self.table)
+
+    model = Remembers()
+    evaluate(model, [(torch.ones(2, 4), torch.tensor([0, 1]))])
+    model(torch.ones(2, 4, requires_grad=True)).sum().backward()
+    assert model.layer.weight.grad is not None

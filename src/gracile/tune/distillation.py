@@ -82,6 +82,11 @@ class Distillation:
         )
         return (1 - self.weight) * hard + self.weight * heat**2 * soft
 
+    def identity(self) -> dict[str, object]:
+        """Settings that a checkpoint must share, the teacher's weights among them."""
+        settings = {"teacher": self.teacher, "temperature": self.temperature, "weight": self.weight}
+        return {**settings, "bf16": self.bf16, **self.hard.identity()}
+
     def _taught(self, images: Tensor) -> Tensor:
         kind = images.device.type
         self.teacher.to(images.device)

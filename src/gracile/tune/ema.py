@@ -44,8 +44,11 @@ class Ema(Hook):
         return module
 
     def update(self, model: nn.Module) -> None:
-        """Take the present weights of ``model`` into the average."""
+        """Take the present weights of ``model`` into the average; integers are taken as they are."""
         self.averaged.update_parameters(model)
+        for ours, theirs in zip(self.module.buffers(), model.buffers(), strict=True):
+            if not (ours.is_floating_point() or ours.is_complex()):  # torch cuts 0.9 * 7 + 0.1 * 7 down to 6
+                ours.copy_(theirs)
 
     def on_step_end(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, *, step: int, epoch: int

@@ -48,7 +48,7 @@ def evaluate(
     loss = loss or CrossEntropy()
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     total, right, count = 0.0, 0, 0
-    with evaluating(model), torch.inference_mode():
+    with evaluating(model), torch.no_grad():
         for images, labels in batches:
             images, labels = images.to(device), labels.to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):

@@ -54,6 +54,9 @@ class StatefulHook(Hook, Protocol):
     :func:`gracile.tune.fit` calls ``on_begin`` before the first step, stores ``memory`` in its checkpoints,
     and hands it to ``resume`` before the checkpoint's weights are loaded, so that shapes fit. Epochs that end
     before the hook is ``settled`` are of another model than the one asked for and never the best.
+
+    A hook may also have a method ``identity`` that gives its settings by name, as ``dict[str, object]``:
+    a checkpoint of a run with other settings is then refused. So may a loss.
     """
 
     @property

@@ -47,7 +47,8 @@ def fit(
         holdout: Held-out data; default, ``config.holdout`` of the examples. Never the test data.
         loss: Outputs, labels and images to one number; default, cross entropy with the configured smoothing.
         hooks: Objects that act before and after each step and after each epoch.
-        checkpoint: File for the state after each epoch; when it exists, the run goes on from there.
+        checkpoint: File for the state after each epoch; when it exists, the run goes on from there. One of
+            another run is refused: configuration, starting weights, loss and hooks with their settings count.
         on_epoch: Called with each new epoch's record.
         progress: Show a bar; or a ``rich`` progress display to add one to.
 

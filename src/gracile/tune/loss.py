@@ -32,3 +32,7 @@ class CrossEntropy:
     def __call__(self, outputs: Tensor, labels: Tensor, images: Tensor) -> Tensor:
         """The loss of one batch; computed in float32 whatever the outputs are."""
         return F.cross_entropy(outputs.float(), labels, label_smoothing=self.label_smoothing)
+
+    def identity(self) -> dict[str, object]:
+        """Settings that a checkpoint must share."""
+        return {"label_smoothing": self.label_smoothing}

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -22,6 +19,7 @@ from .config import TuneConfig
 from .ema import Ema
 from .evaluate import evaluate
 from .hooks import Hook, StatefulHook
+from .identity import Identity, difference, identity_of
 from .loss import Loss
 from .optimizer import make_optimizer
 from .progress import Advance
@@ -45,11 +43,13 @@ class Session:
         self.best_epoch = 0
         self.step = 0
         self.resumed_after = 0
-        self.identity = _identity(model, config, source) | {"hooks": [type(h).__name__ for h in self.lasting]}
+        self.identity: Identity = {}
 
     def begin(self, accelerator: Accelerator, checkpoint: Path | None) -> None:
         """Move to the device, build optimizer and average, and take over a checkpoint's state."""
         self.accelerator = accelerator
+        if checkpoint is not None:  # hooks change weights when they begin
+            self.identity = identity_of(self.model, self.config, self.source, self.loss, self.lasting)
         self.model.to(accelerator.device)
         self.optimizer = make_optimizer(self.model, self.config)
         self.ema = Ema(self.model, self.config.ema_decay) if self.config.ema_decay is not None else None
@@ -234,7 +234,7 @@ class Session:
             raise StorageError(
                 str(path),
                 wanted="a checkpoint of this very run",
-                found=_difference(state.facts.get("identity") or {}, self.identity),
+                found=difference(state.facts.get("identity") or {}, self.identity),
                 do="Delete it to start anew, or go back to the run it belongs to.",
             )
         for hook, memory in zip(self.lasting, state.facts["hooks"], strict=True):
@@ -261,23 +261,6 @@ def _shapes(state: State) -> dict[str, tuple[int, ...]]:
 
 def _epoch_seed(seed: int, epoch: int) -> int:
     return seed * 1_000_003 + epoch * 1009
-
-
-def _identity(model: nn.Module, config: TuneConfig, source: Source) -> dict[str, Any]:
-    """What a checkpoint must share with a call that wants to go on from it."""
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    described = {**asdict(config), "starting weights": digest.hexdigest(), "steps an epoch": source.steps}
-    described["held-out examples"] = source.held_size
-    plain: dict[str, Any] = json.loads(json.dumps(described))
-    return plain
-
-
-def _difference(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
-    names = [name for name in ours if theirs.get(name) != ours[name]]
-    return "one that differs in " + ", ".join(f"{name} ({theirs.get(name)!r})" for name in names)
 
 
 def _not_finite(place: str, epoch: int, value: float, rate: float) -> NonFiniteError:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, DistributedSampler
 
 from gracile.errors import BadArgument
 from gracile.observe import Batches, as_batches
@@ -40,14 +40,16 @@ def make_source(
 
     Args:
         data: Examples (:class:`gracile.observe.Batches` or any map-style dataset), or an iterable of batches
-            with a length that can be gone through again, such as a list or a ``DataLoader``.
+            with a length that can be gone through again, such as a list or a ``DataLoader``. Processes go
+            through batches in one order, which torch's global generator decides, and each takes its share.
         config: Batch size, augmentation, share held out and seed.
         holdout: Held-out data in any of those forms; None splits off ``config.holdout`` of the examples.
         rank: Which of the ``processes`` this is.
         processes: How many share each epoch.
 
     Raises:
-        BadArgument: The data are empty, have no length, or early stopping has nothing to go by.
+        BadArgument: The data are empty, have no length or are divided already, or early stopping has nothing
+            to go by.
     """
     if isinstance(data, Batches | Dataset):
         train = as_batches(data)
@@ -80,6 +82,7 @@ def _examples(
         if processes > 1:
             order = torch.randperm(len(train), generator=generator)
             mine = train.subset(order[rank : count * processes : processes])
+            generator = torch.Generator().manual_seed(generator.initial_seed() + 1 + rank)
         return mine.batches(
             config.batch_size, shuffle=True, generator=generator, augment=config.augment, drop_last=whole
         )
@@ -97,14 +100,37 @@ def _ready(
             found=type(data).__name__,
             do="Pass a list of batches, a DataLoader or a dataset.",
         )
+    if processes > 1 and isinstance(getattr(data, "sampler", None), DistributedSampler):
+        raise BadArgument(
+            "train_data",
+            wanted="batches of all examples, which fit divides among the processes",
+            found="a DataLoader with a DistributedSampler, which divides them already",
+            do="Pass shuffle=True in place of the sampler.",
+        )
     steps = len(data) // processes
 
     def epoch(generator: torch.Generator) -> Iterator[Batch]:
-        for index, batch in enumerate(data):
+        batches = data if processes == 1 else _alike(data, generator.initial_seed())
+        for index, batch in enumerate(batches):
             if index % processes == rank and index < steps * processes:
                 yield batch
 
     return epoch, steps
+
+
+def _alike(data: Iterable[Batch], seed: int) -> Iterator[Batch]:
+    """The batches of ``data``, the same in every process whatever each draws from torch in between."""
+    stream = torch.Generator().manual_seed(seed).get_state()
+    batches: Iterator[Batch] | None = None
+    while True:
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(stream)
+            batches = iter(data) if batches is None else batches
+            batch = next(batches, None)
+            stream = torch.get_rng_state()
+        if batch is None:
+            return
+        yield batch
 
 
 def _held(holdout: Data | None, config: TuneConfig) -> tuple[Callable[[], Iterable[Batch]], int]:
