@@ -126,3 +126,8 @@ def test_a_misspelt_key(gracile: Any, recipe: Any) -> None:
         "Did you mean file?",
     )
     assert not Path("out").exists()
+
+
+def test_a_model_of_two_inputs(gracile: Any, recipe: Any, tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(BRANCH.replace("forward(self, x)", "forward(self, x, mask)"))
+    refuse(gracile, recipe(model="{spec: 'net.py:build'}"), 2, "ModelError", "missing 1 required", "'mask'")

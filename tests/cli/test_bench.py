@@ -47,6 +47,7 @@ def test_a_model_in_torch_and_exported(gracile: Any, tmp_path: Path, monkeypatch
     [
         (["--runtime", "otr"], "Did you mean ort?"),
         (["--runtime", "torch"], "torch only"),
+        (["gracile:demo_net", "--runtime", "torch"], "torch only, for"),
         (["--batch", "0"], "--batch"),
     ],
 )
@@ -66,3 +67,16 @@ def test_inputs_of_different_shapes(gracile: Any, file: Path) -> None:
     ended = gracile("bench", file, "gracile:demo_net", "--runtime", "ort")
     assert ended.code == 2
     assert "one shape" in ended.err
+
+
+def test_a_file_of_one_batch_size(gracile: Any, tmp_path: Path) -> None:
+    model, path = nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), tmp_path / "fixed.onnx"
+    export.onnx(model, (torch.zeros(2, 3, 2, 2),), path, dynamic_batch=False)
+    for more in ((), ("--input", "3,2,2")):
+        refused = gracile("bench", path, "--runtime", "ort", *FAST, *more)
+        assert refused.code == 2
+        assert "batches of 1, 2" in refused.err
+        assert "2 always" in refused.err
+        assert "--batch 2" in refused.err
+    ended = gracile("bench", path, "--runtime", "ort", *FAST, "--batch", "2", "--json")
+    assert [speed["batch"] for speed in json.loads(ended.out)["speeds"]] == [2]

@@ -54,9 +54,11 @@ def test_ctrl_c_says_how_to_go_on(gracile: Any, recipe: Path, monkeypatch: pytes
         raise KeyboardInterrupt
 
     monkeypatch.setattr(pipeline.runner._Work, "carry_out", stop)
-    ended = gracile("compress", recipe, "--out", "here", "--set", "seed=3")
+    ended = gracile("compress", recipe, "--out", "over here", "--set", "seed=3")
     assert ended.code == 1
-    assert "gracile compress short.yaml --out here --set seed=3 --resume" in ended.err
+    assert "gracile compress short.yaml --out 'over here' --set seed=3 --resume" in ended.err
+    ended = gracile("demo", "--out", "over here", "--resume")
+    assert "gracile demo --out 'over here' --resume" in ended.err
 
 
 def test_report_of_something_else(gracile: Any, tmp_path: Path) -> None:

@@ -36,3 +36,10 @@ def test_a_model_that_does_not_tell_its_input(gracile: Any, tmp_path: Path) -> N
 def test_an_input_that_is_no_shape(gracile: Any) -> None:
     assert gracile("inspect", "gracile:demo_net", "--input", "1,a").code == 2
     assert gracile("inspect", "gracile:demo_net", "--option", "width").code == 2
+
+
+def test_an_option_that_is_not_yaml(gracile: Any) -> None:
+    ended = gracile("inspect", "gracile:demo_net", "--option", "width=[8")
+    assert ended.code == 2
+    assert "--option width=[8" in ended.err
+    assert "a value in YAML" in ended.err

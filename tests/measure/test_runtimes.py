@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from gracile.errors import BadArgument, MissingExtra, ModelError
+from gracile import export
+from gracile.errors import BadArgument, MissingExtra, ModelError, UsageError
 from gracile.measure import openvino_runner, ort_runner, ort_session, torch_runner
 from gracile.measure.runtimes import RUNTIMES
 
@@ -23,6 +24,16 @@ def by_hand(images: np.ndarray, weight: np.ndarray) -> np.ndarray:
 def test_onnx_runtime(linear_onnx: Path, weight: np.ndarray, images: np.ndarray, batch: int) -> None:
     runner = ort_runner(linear_onnx, threads=1)
     np.testing.assert_allclose(runner(images[:batch]), by_hand(images[:batch], weight), rtol=1e-4, atol=1e-4)
+
+
+def test_a_batch_that_the_file_does_not_take_is_wrong_use(tmp_path: Path) -> None:
+    inputs = (torch.zeros(1, 12),)
+    export.onnx(nn.Linear(12, 2), inputs, tmp_path / "fixed.onnx", dynamic_batch=False)
+    with pytest.raises(UsageError) as caught:
+        ort_runner(tmp_path / "fixed.onnx", threads=1)(np.zeros((5, 12), np.float32))
+    assert caught.value.where == "fixed.onnx in ort"
+    assert caught.value.wanted == "inputs of shape [1, 12], tensor(float)"
+    assert caught.value.found == "[5, 12], float32"
 
 
 @pytest.mark.parametrize("batch", [1, 5])
@@ -94,3 +105,10 @@ def test_bad_arguments(linear_onnx: Path) -> None:
         ort_runner(linear_onnx, threads=0)
     with pytest.raises(BadArgument, match=r"torch: wanted a torch\.nn\.Module, found a PosixPath"):
         torch_runner(linear_onnx)  # type: ignore[arg-type]
+
+
+def test_torch_in_half_precision() -> None:
+    model = nn.Linear(4, 2).bfloat16()
+    images = np.ones((3, 4), np.float32)
+    wanted = model(torch.ones(3, 4, dtype=torch.bfloat16)).detach().float().numpy()
+    np.testing.assert_array_equal(torch_runner(model, threads=1)(images), wanted)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from gracile import pack
 from gracile.errors import StorageError
+from gracile.pack import archive
 from gracile.pack.archive import MAGIC, header_json
 from gracile.testing import net
 
@@ -158,6 +159,30 @@ def test_what_takes_too_much_memory_is_refused_before(tmp_path: Path) -> None:
     assert pack.read_archive(path, max_bytes=4_000_000).tensors["weight"].sum() == 0
     with pytest.raises(StorageError, match="max_bytes"):
         pack.read_archive(path, max_bytes=3_999_999)
+
+
+@pytest.mark.parametrize(
+    ("values", "layout", "counts"),
+    [
+        ("bytes", "dense", [1_000_000] * 300),
+        ("range", "dense", [1_000_000] * 300),
+        ("range", "gaps", [1_000_000, 1_000_001]),
+        ("range", "dense", [1_000_001]),
+        ("range", "dense", [-1]),
+    ],
+)
+def test_streams_that_no_tensor_has_are_refused_before_they_are_read(
+    values: Any, layout: Any, counts: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    streams = tuple(pack.Stream(count=count) for count in counts)  # an alphabet of one takes no bytes
+    entry = pack.Entry(
+        name="w", dtype="uint8", shape=(1_000_000,), values=values, layout=layout, streams=streams
+    )
+    path = tmp_path / "bomb.gracile"
+    path.write_bytes(archive._head(pack.Header(tensors=(entry,))) + struct.pack("<I", zlib.crc32(b"")))
+    monkeypatch.setattr(archive, "decode_tensor", lambda *_: pytest.fail("was read"))
+    with pytest.raises(StorageError, match="symbols of w"):
+        pack.read_archive(path, max_bytes=1_000_000)
 
 
 def _zero(module: nn.Module) -> None:

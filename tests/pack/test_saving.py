@@ -105,6 +105,76 @@ def test_weights_go_back_into_the_class(tmp_path: Path) -> None:
         pack.load(tmp_path / "weights.gracile", into=net("residual")[0])
 
 
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    deep = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.Linear(4, 4))
+    shallow = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+    half = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4).half())
+    for inputs in (None, (torch.zeros(2, 4),)):
+        pack.save(deep, tmp_path / "deep.gracile", inputs)
+        with pytest.raises(WeightsError, match=r"those of a Sequential: 3\.bias, which it has not"):
+            pack.load(tmp_path / "deep.gracile", into=shallow)
+    pack.save(shallow, tmp_path / "shallow.gracile")
+    with pytest.raises(WeightsError, match=r"no 3\.bias"):
+        pack.load(tmp_path / "shallow.gracile", into=deep)
+    with pytest.raises(WeightsError, match=r"2\.weight of shape \(4, 4\) and type torch\.float32"):
+        pack.load(tmp_path / "shallow.gracile", into=half)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_buffers_outside_the_state_dict_go_back_too(whole: bool, tmp_path: Path) -> None:
+    packed, fresh, x, y = Several(), Several(), torch.randn(4, 2), torch.randn(4, 3)
+    packed.scale.fill_(5)
+    pack.save(packed, tmp_path / "several.gracile", (x, y) if whole else None)
+    assert pack.load(tmp_path / "several.gracile", into=fresh) is fresh
+    assert torch.equal(fresh.scale, packed.scale)
+
+
+def test_both_grids_of_a_value_come_back(tmp_path: Path) -> None:
+    model, inputs = net("residual")
+    images = torch.randn(16, *inputs[0].shape[1:], generator=torch.Generator().manual_seed(1))
+    scheme = quantize.Scheme(weight_bits=4, activation_bits=4, rounding=quantize.Nearest())
+    quantized = quantize.ptq(model, inputs, [images], scheme)
+    assert {edge.readers for edge in quantized.plan.edges} == {"all", "layers", "rest"}
+    pack.save(quantized, tmp_path / "net.gracile")
+    loaded = pack.load(tmp_path / "net.gracile")
+    assert isinstance(loaded, QuantizedModel)
+    assert loaded.plan.edges == quantized.plan.edges
+
+
+class Named(nn.Module):
+    """Layers under names of the user's own."""
+
+    def __init__(self, *names: str) -> None:
+        super().__init__()
+        self.layers = nn.ModuleDict({name: nn.Linear(3, 3) for name in names})
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers.values():
+            x = layer(x)
+        return x
+
+
+def test_names_that_are_no_words_of_python_come_back(tmp_path: Path) -> None:
+    model, x = Named("branch-1", "größe", "a/b (c)", "3x3").eval(), torch.randn(2, 3)
+    pack.save(model, tmp_path / "net.gracile", (x,))
+    loaded = pack.load(tmp_path / "net.gracile")
+    assert torch.equal(loaded(x), model(x))
+    assert {n for n, _ in loaded.named_parameters()} == {n for n, _ in model.named_parameters()}
+
+
+@pytest.mark.parametrize("name", ["it's", "{0}", "x" * 201])
+def test_names_that_archives_may_not_hold_are_refused_before_anything_is_written(
+    name: str, tmp_path: Path
+) -> None:
+    model, x = Named(name).eval(), torch.randn(2, 3)
+    with pytest.raises(UnsupportedOperation) as caught:
+        pack.save(model, tmp_path / "net.gracile", (x,))
+    assert name in caught.value.where
+    assert list(tmp_path.iterdir()) == []
+    pack.save(model, tmp_path / "net.gracile")  # weights alone may have any name
+    assert same_numbers(pack.load(tmp_path / "net.gracile", into=Named(name)), model)
+
+
 def test_saving_leaves_the_model_as_it_was(tmp_path: Path) -> None:
     from gracile.testing.contract import fingerprint
 

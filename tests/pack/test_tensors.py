@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from gracile.errors import StorageError
-from gracile.pack import decode_tensor, encode_tensor
+from gracile.pack import decode_tensor, encode_tensor, layouts
+from gracile.pack import tensors as tensors_module
 from gracile.pack.entries import DTYPES, Entry, Kept
 from gracile.pack.grids import find_grid
 from gracile.pack.layouts import distances, places_of
-from gracile.pack.streams import decode
 
 SHAPES = [(), (0,), (1,), (7,), (3, 0, 2), (5, 4), (6, 5, 3, 3), (1, 100), (2, 70, 2)]
 
@@ -134,10 +134,44 @@ def test_a_grid_is_found_where_no_value_is_one_step() -> None:
 def test_distances_give_the_places_again(chosen: set[int]) -> None:
     wanted = np.array(sorted(chosen), dtype=np.int64)
     stream, data = distances(wanted)
-    assert np.array_equal(places_of(Entry(name="x"), decode(stream, data), 3001), wanted)
+    assert np.array_equal(places_of(Entry(name="x"), stream, data, 3001), wanted)
     if chosen:
         with pytest.raises(StorageError):
-            places_of(Entry(name="x"), decode(stream, data), max(chosen))
+            places_of(Entry(name="x"), stream, data, max(chosen))
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64])
+def test_whole_numbers_of_any_width_start_anywhere(kind: torch.dtype) -> None:
+    limits = torch.iinfo(kind)
+    for low in (limits.min, limits.max - 200):
+        wanted = torch.arange(200).repeat(30).to(kind) + low
+        entry, data = encode_tensor("x", wanted)
+        assert (entry.values, entry.low) == ("range", low)
+        assert torch.equal(decode_tensor(entry, data), wanted)
+        with pytest.raises(StorageError, match="numbers of type"):
+            decode_tensor(replace(entry, low=limits.max - 198), data)
+
+
+def test_a_grid_whose_numbers_float32_has_not_is_refused() -> None:
+    entry, data = encode_tensor("x", torch.tensor([0.3, -0.6, 0.0]).repeat(3000))
+    assert entry.values == "grid"
+    with pytest.raises(StorageError, match="float32 holds"):
+        decode_tensor(replace(entry, low=1 << 24), data)
+
+
+@pytest.mark.parametrize("count", [2999, 3001])
+@pytest.mark.parametrize("values", ["bytes", "grid"])
+def test_streams_of_another_length_are_refused_before_they_are_read(
+    values: str, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = torch.tensor([0.3, -0.6, 0.0]).repeat(1000) if values == "grid" else torch.randn(3000)
+    entry, data = encode_tensor("x", numbers)
+    assert entry.values == values
+    streams = tuple(replace(stream, count=count) for stream in entry.streams)
+    for module in (layouts, tensors_module):
+        monkeypatch.setattr(module, "decode", lambda *_: pytest.fail("was read"))
+    with pytest.raises(StorageError):
+        decode_tensor(replace(entry, streams=streams), data)
 
 
 def test_types_that_archives_do_not_know_are_refused() -> None:

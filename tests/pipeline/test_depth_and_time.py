@@ -13,6 +13,7 @@ import torch
 from gracile import pipeline, prune, report, zoo
 from gracile.pipeline import Recipe, latency, parse_recipe
 from gracile.pipeline.state import Bench, State
+from gracile.pipeline.steps import PruneDepthStep, SparsifyStep
 from gracile.records import Branch
 
 RECIPE = """
@@ -61,6 +62,20 @@ def test_the_run_goes_on_after_an_interruption_and_holds_all(
     widths = {g["name"]: [p[0] for p in g["points"]] for g in table["groups"]}
     for group in run.plan["changes"][1]["plan"]["groups"]:
         assert len(group["keep"]) in widths[group["name"]]
+
+
+def test_masks_of_layers_that_go_with_a_branch_go_too(bench: Bench) -> None:
+    state = State(model=zoo.load_model("gracile:demo_net", options={"width": 8}).eval())
+    masked = SparsifyStep(sparsity=0.5).run(state, bench).state
+    outcome = PruneDepthStep(branches=1, calibration=8).run(masked, bench)
+    (gone,) = outcome.detail["removed"]
+    assert masked.masks is not None
+    assert outcome.state.masks is not None
+    before, after = ({mask.param for mask in plan.masks} for plan in (masked.masks, outcome.state.masks))
+    assert after == before & set(outcome.state.model.state_dict()) != before
+    assert all(name.startswith(gone) for name in before - after)
+    held = dict(outcome.state.model.named_parameters())
+    assert all((held[m.param].detach().numpy()[~m.keep] == 0).all() for m in outcome.state.masks.masks)
 
 
 def test_a_layer_between_two_groups_counts_half_for_each(

@@ -111,9 +111,9 @@ def test_fields_that_do_not_fit_together(bench: Bench) -> None:
         MergeStep(macs=0.5).run(masked, bench)
     with pytest.raises(ValueError, match="one of macs and params"):
         MergeStep.model_validate({"step": "merge", "macs": 0.5, "params": 0.5})
-    assert MergeStep(macs=0.5).budget() == Macs(fraction_kept=0.5)
-    assert MergeStep(params=0.5).budget() == Params(fraction_kept=0.5)
-    assert MergeStep().budget() is None
+    assert MergeStep(macs=0.5).share() == Macs(fraction_kept=0.5)
+    assert MergeStep(params=0.5).share() == Params(fraction_kept=0.5)
+    assert MergeStep().share() is None
 
 
 def test_equal_channels_merge_without_data(bench: Bench) -> None:

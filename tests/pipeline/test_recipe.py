@@ -77,6 +77,19 @@ def test_a_misspelt_key_is_named_with_its_line_and_a_guess(old: str, new: str, w
         ("- step: tune", "- step: train", "r.yaml:7, steps[1]", "`train` before every other step"),
         ("- step: tune\n", "- name: tune\n", "r.yaml:7, steps[1]", "`step:` with the name of a technique"),
         ("name: tiny", "name: ../tiny", "r.yaml:1, name", "pattern"),
+        ("- step: fold", "- step: fold\n  name: a/b", "r.yaml:10, steps[2].name", "pattern"),
+        (
+            "- step: fold",
+            "- step: fold\n  name: compare",
+            "r.yaml:10, steps[2].name",
+            "another name than original, int8-only, compare",
+        ),
+        (
+            "- step: fold",
+            "- step: export\n- step: fold",
+            "r.yaml:12, steps[5]",
+            "a file of its own for each step",
+        ),
     ],
 )
 def test_a_bad_value_is_named_with_its_line(old: str, new: str, where: str, wanted: str) -> None:
@@ -92,6 +105,11 @@ def test_a_bad_value_is_named_with_its_line(old: str, new: str, where: str, want
         ("- a\n- b", "r.yaml:1", "a list"),
         ("name: x\nsteps: [", "r.yaml:2", "stream end"),
         (GOOD + "name: again\n", "r.yaml:12, name", "it on lines 1 and 12"),
+        (GOOD + "description: 2024-13-45\n", "r.yaml:12", "month must be in 1..12"),
+        (GOOD + "? [a, b]\n: 3\n", "r.yaml:12", "a list"),
+        (GOOD + "? {a: b}\n: 3\n", "r.yaml:12", "a mapping"),
+        (GOOD + "x: &a [*a]\n", "r.yaml:1", "a value that holds itself"),
+        ("[" * 3000, "r.yaml:1", "very many levels"),
     ],
 )
 def test_text_that_is_no_recipe(text: str, where: str, found: str) -> None:
@@ -104,6 +122,19 @@ def test_several_mistakes_are_all_told() -> None:
     error = refusal(GOOD.replace("epochs: 2", "epochs: 0").replace("macs: 0.5", "macs: 2"))
     assert "steps[0].budget.macs" in error.where
     assert "steps[1].epochs" in error.do
+
+
+def test_one_wrong_field_in_a_recipe_of_one_step_is_one_mistake() -> None:
+    head = "name: a\nmodel: {spec: 'gracile:demo_net'}\ndata: {spec: digits}\n"
+    assert refusal(head + "steps:\n- {step: tune, epochs: 0}\n").do == ""
+    assert "at least 1 item" in refusal(head + "steps: []\n").wanted
+
+
+def test_keys_below_names_of_the_user_s_own_are_guessed() -> None:
+    error = refusal(GOOD.replace("- step: quantize", "- step: quantize\n  layers: {conv1: {weight: 4}}"))
+    assert error.where == "r.yaml:11, steps[3].layers.conv1.weight"
+    assert error.wanted == "one of the keys weights, activations"
+    assert error.do == "Did you mean weights?"
 
 
 def test_overrides_by_number_and_by_name_and_into_parts_that_were_not_written() -> None:
@@ -126,6 +157,7 @@ def test_overrides_by_number_and_by_name_and_into_parts_that_were_not_written() 
         ("steps.tune.epoch=1", "'epoch'"),
         ("steps.tune.epochs=zero", "'zero'"),
         ("seed=[", "'['"),
+        ("description=2024-13-45", "'2024-13-45'"),
     ],
 )
 def test_a_bad_override_names_itself_not_a_line_of_the_file(text: str, found: str) -> None:

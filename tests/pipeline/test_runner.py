@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import shutil
 from pathlib import Path
@@ -11,10 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
+from rich.progress import TextColumn
 
-from gracile import data, measure, pipeline
+from gracile import data, measure, pipeline, report
 from gracile.errors import NonFiniteError, StorageError, UsageError, WeightsError
 from gracile.pipeline import Recipe, load_recipe, parse_recipe, runner
+from gracile.pipeline.fingerprint import start_key
+from gracile.pipeline.progress import Live
+from gracile.pipeline.steps import ExportStep
 from gracile.records import Run, read_run, sha256
 
 STAGES = ["train", "original", "int8-only", "prune", "tune", "fold", "quantize", "export", "compare"]
@@ -236,6 +242,96 @@ def test_weights_are_looked_for_under_the_data_root(tmp_path: Path) -> None:
     assert runner.find_weights(None, tmp_path) is None
 
 
+TWICE = """
+name: twice
+model: {spec: "FOLDER/net.py:build"}
+data: {spec: digits}
+steps:
+- {step: export, name: before}
+- {step: quantize, calibration: 5000, rounding: nearest}
+measure: {runtimes: [ort], batches: [1], runs: 6, threads: 1, test_images: 20, after_each_step: false}
+"""
+
+
+@pytest.fixture(scope="module")
+def exported_early(tiny: Recipe, tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Path, Run]:
+    plan = parse_recipe(TWICE.replace("FOLDER", tiny.model.spec.rpartition("/")[0]))
+    out = tmp_path_factory.mktemp("early") / "run"
+    return plan, out, pipeline.run(plan, out, progress=False)
+
+
+def test_a_file_exported_before_the_last_change_is_not_the_one_to_deploy(
+    exported_early: tuple[Recipe, Path, Run],
+) -> None:
+    _, out, run = exported_early
+    assert run.plan["deployed"] == "model-2.onnx"
+    assert {artifact.path: artifact.name for artifact in run.artifacts} == {
+        "reference/original.onnx": "original, float",
+        "model.onnx": "the model at before",
+        "model-2.onnx": "to deploy",
+    }
+    assert all(sha256(out / artifact.path) == artifact.sha256 for artifact in run.artifacts)
+    assert run.after.size_bytes == (out / "model-2.onnx").stat().st_size < run.before.size_bytes
+    assert run.kernels == run.parity == ()  # those listed are of the float file
+
+
+def test_kernels_are_those_of_the_deployed_file(
+    exported_early: tuple[Recipe, Path, Run], watched: Any, tmp_path: Path
+) -> None:
+    plan, finished, _ = exported_early
+    shutil.copytree(finished, tmp_path / "run")
+    last = ExportStep(file="last.onnx", target="openvino-cpu")
+    plan = plan.model_copy(update={"steps": (*plan.steps, last)})
+    run = pipeline.run(plan, tmp_path / "run", resume=True, progress=False)
+    assert set(watched.done) == {"export", "compare"}
+    assert run.plan["deployed"] == "last.onnx"
+    assert [row["bits"] for row in run.kernels if row["layer"] in "0369"] == [8] * 4
+    assert run.parity
+    assert "All 4 quantized layers ran in integers in OpenVINO on a processor." in run.verdict
+    assert "the kernel that OpenVINO on a processor ran" in report.html(run)
+
+
+def test_what_a_stage_told_is_told_again_when_it_is_not_repeated(
+    exported_early: tuple[Recipe, Path, Run], watched: Any
+) -> None:
+    plan, out, run = exported_early
+    told = "Calibrated with all 1352 training images; the recipe asks for 5000."
+    assert told in run.notes
+    assert pipeline.run(plan, out, resume=True, progress=False).notes == run.notes
+    assert not watched.done
+
+
+def test_keys_follow_the_files_that_data_are_read_from(tmp_path: Path) -> None:
+    text = "name: x\nmodel: {spec: 'gracile:demo_net'}\ndata: {spec: 'SPEC'}\nsteps: [{step: fold}]"
+    folder = parse_recipe(text.replace("SPEC", "images:photos"))
+    file = tmp_path / "photos/cats/1.png"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"1")
+    first = start_key(folder, None, tmp_path)
+    assert start_key(folder, None, tmp_path) == first
+    file.write_bytes(b"22")
+    assert start_key(folder, None, tmp_path) != first
+    stored = parse_recipe(text.replace("SPEC", "cifar10"))
+    assert start_key(stored, None, tmp_path) != start_key(stored, None, tmp_path / "photos")
+    packaged = parse_recipe(text.replace("SPEC", "digits"))
+    assert start_key(packaged, None, tmp_path) == start_key(packaged, None, None)
+
+
+def test_keys_follow_files_of_the_user_and_what_they_import(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    text = "name: x\nmodel: {spec: '~/net.py:build'}\ndata: {spec: digits}\nsteps: [{step: fold}]"
+    (tmp_path / "net.py").write_text("import layers")
+    (tmp_path / "layers.py").write_text("")
+    keys = [start_key(parse_recipe(text), None, None)]
+    for file in ("net.py", "layers.py"):
+        with (tmp_path / file).open("a") as opened:
+            opened.write("\nwidth = 3")
+        keys.append(start_key(parse_recipe(text), None, None))
+    assert len(set(keys)) == 3
+
+
 NAN = """
 import torch
 from torch import nn
@@ -279,3 +375,17 @@ def test_threads_are_given_back(tiny: Recipe, watched: Any, tmp_path: Path) -> N
 
 def test_recipe_json_is_what_was_asked(finished: tuple[Path, Run], tiny: Recipe) -> None:
     assert load_recipe(finished[0] / "recipe.json") == tiny
+
+
+def test_the_lines_of_stages_show_names_as_they_are() -> None:
+    file = io.StringIO()
+    live = Live(Console(file=file, width=120))
+    with live:
+        live.begin("net[v2]", 0, 1)
+        live.tick("timing layers[0]", 1, 2)
+        live.end("net[v2]", "widths [8, 16]", 1.0, False)
+    assert "net[v2]  widths [8, 16]" in file.getvalue()
+    columns = [column for column in live.progress.columns if isinstance(column, TextColumn)]
+    live.progress.update(live.stage, visible=True)
+    (task,) = (task for task in live.progress.tasks if task.id == live.stage)
+    assert [column.render(task).plain for column in columns] == ["net[v2]", "timing layers[0]"]

@@ -105,6 +105,10 @@ def test_layers_that_ran_in_float() -> None:
         {"layer": "fc", "bits": 8, "integer": False},
         {"layer": "quantize:input", "bits": None, "integer": True},
     ]
-    assert judge(kernels=rows).worse == ("1 of 2 quantized layers did not run in integers: fc.",)
+    assert judge(kernels=rows).worse == (
+        "1 of 2 quantized layers did not run in integers in ONNX Runtime: fc.",
+    )
     assert judge(kernels=rows[:1]).worse == ()
+    told = judge(kernels=rows[:1], kernels_of="OpenVINO on a processor").rest
+    assert "All 1 quantized layers ran in integers in OpenVINO on a processor." in told
     assert judge(kernels=[{"layer": "fc", "bits": 32, "integer": False}]).worse == ()  # float was asked for

@@ -79,3 +79,9 @@ def test_a_plan_adds_up_and_prints_its_table() -> None:
     assert lines[2].split() == ["body.weight", "block", "1x2", "2", "8", "75.0", "%"]
     assert lines[-1] == "  left alone stem: left alone: first"
     assert MaskPlan(masks=()).found_sparsity == 0
+
+
+def test_masks_of_some_parameters() -> None:
+    masks = tuple(ParamMask.of(name, np.eye(2, dtype=bool), "element") for name in ("a", "b", "c"))
+    plan = MaskPlan(masks=masks, criterion="l1", sparsity=0.5)
+    assert plan.only({"a", "c", "x"}) == MaskPlan(masks=(masks[0], masks[2]), criterion="l1", sparsity=0.5)

@@ -40,10 +40,13 @@ def analyze(
     `compress` takes below 8 bits, needs minutes. No labels and no test images are used.
     """
     from gracile import fold, quantize, zoo
-    from gracile.data import load_data
+    from gracile.data import find_root, load_data
+    from gracile.pipeline.runner import find_weights
 
-    built = zoo.load_model(model, weights=weights, options=parse_options(options or []))
-    chosen = load_data(data, data_root).calibration(images)
+    root = find_root(data_root)
+    file = find_weights(None if weights is None else str(weights), root)
+    built = zoo.load_model(model, weights=file, options=parse_options(options or []))
+    chosen = load_data(data, root).calibration(images)
     inputs = (chosen[:1],)
     folded = fold.apply(built, fold.plan(built, inputs)).eval()
     batches = [chosen[start : start + 64] for start in range(0, len(chosen), 64)]
@@ -98,4 +101,4 @@ def _show(noise: QuantNoise, sums: OverflowReport, table: QuantSensitivity | Non
         )
     screen.print(rows)
     if table is not None:
-        screen.print(f"\n{table}", markup=False)
+        screen.print(f"\n{table}")

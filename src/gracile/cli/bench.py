@@ -55,7 +55,7 @@ def bench(
         Progress(console=error_console(), transient=True, disable=as_json) as progress,
     ):
         chosen = parse_options(options or [])
-        candidates, sizes = _candidates(models, runtimes, shape, chosen, Path(folder))
+        candidates, sizes = _candidates(models, runtimes, batches, shape, chosen, Path(folder))
         task = progress.add_task("timing", total=None)
         speeds, ratios = measure.bench(
             candidates,
@@ -76,21 +76,30 @@ def bench(
     console().print(ratio_table(ratios))
     for ratio in ratios:
         if ratio.warning:
-            console().print(f"! {ratio.warning}", style="yellow", markup=False)
+            console().print(f"! {ratio.warning}", style="yellow")
 
 
 def _candidates(
-    models: list[str], runtimes: list[str], shape: str | None, options: dict[str, Any], folder: Path
+    models: list[str],
+    runtimes: list[str],
+    batches: list[int],
+    shape: str | None,
+    options: dict[str, Any],
+    folder: Path,
 ) -> tuple[list[Candidate], tuple[int, ...]]:
     """What to time, and the shape of one input; models are exported into ``folder``."""
     from gracile import export, measure, zoo
 
     found: list[Candidate] = []
     shapes: dict[tuple[int, ...], str] = {}
+    files = [one for one in runtimes if one != "torch"]
     for position, name in enumerate(models):
-        files = [one for one in runtimes if one != "torch"]
         if name.endswith(".onnx"):
-            path, sizes = Path(name), onnx_sizes(Path(name), shape)
+            if not files:
+                do = "Add ort or openvino to --runtime."
+                told = f"torch only, for {name}"
+                raise UsageError("--runtime", wanted="a runtime for ONNX files", found=told, do=do)
+            path, sizes = Path(name), onnx_sizes(Path(name), shape, batches)
         else:
             model = zoo.load_model(name, options=options)
             sizes, path = sizes_of(name, model, shape), folder / f"{position}.onnx"
@@ -103,22 +112,32 @@ def _candidates(
     if len(shapes) > 1:
         told = ", ".join(f"{'x'.join(map(str, sizes))} ({name})" for sizes, name in shapes.items())
         raise UsageError("models", wanted="inputs of one shape", found=told, do="Time them one by one.")
-    if not found:
-        do = "Add ort or openvino to --runtime."
-        raise UsageError("--runtime", wanted="a runtime for ONNX files", found="torch only", do=do)
     return found, next(iter(shapes))
 
 
-def onnx_sizes(path: Path, shape: str | None) -> tuple[int, ...]:
+def onnx_sizes(path: Path, shape: str | None, batches: list[int]) -> tuple[int, ...]:
     """Shape of one input of an ONNX file: what ``--input`` says, else what the file tells.
 
     Raises:
-        UsageError: No such file, not an ONNX file, or neither tells.
+        UsageError: No such file, not an ONNX file, neither tells, or the file takes another batch.
     """
-    import onnx
-
+    axes = _input_axes(path)
+    if axes and axes[0] > 0 and batches != [axes[0]]:
+        do = f"Give --batch {axes[0]}, or export the model with an open batch size."
+        told = f"{axes[0]} always"
+        raise UsageError(str(path), wanted=f"batches of {', '.join(map(str, batches))}", found=told, do=do)
     if shape:
         return parse_sizes(shape)
+    if len(axes) < 2 or min(axes[1:]) < 1:
+        do = "Give it with --input, such as --input 3,224,224."
+        raise UsageError(str(path), wanted="a file that tells its input's shape", found=str(axes), do=do)
+    return tuple(axes[1:])
+
+
+def _input_axes(path: Path) -> list[int]:
+    """Sizes of the first input, batch first, 0 where the file leaves one open."""
+    import onnx
+
     try:
         graph = onnx.load(path, load_external_data=False).graph
     except Exception as error:  # protobuf's own errors share no class with OSError
@@ -126,11 +145,7 @@ def onnx_sizes(path: Path, shape: str | None) -> tuple[int, ...]:
         raise UsageError(str(path), wanted="an ONNX file", found=found) from error
     weights = {tensor.name for tensor in graph.initializer}
     first = next((value for value in graph.input if value.name not in weights), None)
-    axes = [] if first is None else [axis.dim_value for axis in first.type.tensor_type.shape.dim]
-    if len(axes) < 2 or min(axes[1:]) < 1:
-        do = "Give it with --input, such as --input 3,224,224."
-        raise UsageError(str(path), wanted="a file that tells its input's shape", found=str(axes), do=do)
-    return tuple(axes[1:])
+    return [] if first is None else [axis.dim_value for axis in first.type.tensor_type.shape.dim]
 
 
 def _positive(option: str, text: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -51,10 +52,10 @@ def compress(
 
 def go_on(verb: str, recipe: Path, out: Path, data_root: Path | None, assignments: list[str] | None) -> str:
     """The command that goes on with a run that was stopped."""
-    command = [f"gracile {verb}", str(recipe), f"--out {out}"]
-    command += [f"--data-root {data_root}"] if data_root else []
-    command += [f"--set {text}" for text in assignments or ()]
-    return " ".join([*command, "--resume"])
+    command = ["gracile", verb, str(recipe), "--out", str(out)]
+    command += ["--data-root", str(data_root)] if data_root else []
+    command += [word for text in assignments or () for word in ("--set", text)]
+    return shlex.join([*command, "--resume"])
 
 
 def carry_out(recipe: Recipe, out: Path, *, data_root: Path | None, resume: bool, again: str) -> None:
@@ -72,5 +73,5 @@ def carry_out(recipe: Recipe, out: Path, *, data_root: Path | None, resume: bool
     show_run(run)
     file = out / run.plan["deployed"]
     what = "The weights" if file.suffix == ".safetensors" else "The file to deploy"
-    console().print(f"{what}: {file}", soft_wrap=True, markup=False)
-    console().print(f"The report: {page}", soft_wrap=True, markup=False)
+    console().print(f"{what}: {file}", soft_wrap=True)
+    console().print(f"The report: {page}", soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
@@ -22,7 +23,7 @@ def demo(
 
     text = (files(__package__) / "recipes" / "demo.yaml").read_text(encoding="utf-8")
     folder = out or free_folder(Path("runs"))
-    again = f"gracile demo --out {folder} --resume"
+    again = shlex.join(["gracile", "demo", "--out", str(folder), "--resume"])
     carry_out(parse_recipe(text, file="demo.yaml"), folder, data_root=None, resume=resume, again=again)
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import yaml
 from rich.table import Table
 
 from gracile.errors import UsageError
@@ -51,18 +50,20 @@ def parse_options(texts: list[str]) -> dict[str, Any]:
     """Read ``name=value`` texts, values as YAML.
 
     Raises:
-        UsageError: A text has no ``=``.
+        UsageError: A text has no ``=``, or its value is not YAML.
 
     Example:
         >>> parse_options(["classes=100", "bias=false"])
         {'classes': 100, 'bias': False}
     """
+    from gracile.pipeline.source import yaml_value
+
     found = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals:
             raise UsageError("--option", wanted="NAME=VALUE", found=repr(text))
-        found[name] = yaml.safe_load(value)
+        found[name] = yaml_value(value, f"--option {text}")
     return found
 
 
@@ -87,7 +88,7 @@ def random_weights(spec: str, weights: Path | None, options: list[str]) -> str:
 def tell_random_weights(spec: str, weights: Path | None, options: list[str]) -> None:
     """Print :func:`random_weights` beside the results, which may be JSON."""
     if note := random_weights(spec, weights, options):
-        error_console().print(note, soft_wrap=True, markup=False)
+        error_console().print(note, soft_wrap=True)
 
 
 def sizes_of(spec: str, model: nn.Module, shape: str | None) -> tuple[int, ...]:
@@ -140,7 +141,8 @@ def _plain(model: str, shape: tuple[int, ...], cost: Cost, provenance: Provenanc
 
 def _show(model: str, shape: tuple[int, ...], cost: Cost, provenance: Provenance) -> None:
     screen = console()
-    screen.print(f"[bold]{model}[/] on one input of {' x '.join(map(str, shape))}")
+    screen.print(model, style="bold", end="")
+    screen.print(f" on one input of {' x '.join(map(str, shape))}")
     screen.print(
         f"{count_text(cost.params)} parameters, {count_text(cost.macs)} multiply-adds, "
         f"{bytes_text(cost.activation_bytes)} of activations in all, "
@@ -157,18 +159,18 @@ def _show(model: str, shape: tuple[int, ...], cost: Cost, provenance: Provenance
             count_text(layer.macs),
         )
     screen.print(layers)
-    screen.print(f"\n[bold]{len(provenance.groups)} groups of channels that go together[/]")
+    screen.print(f"\n{len(provenance.groups)} groups of channels that go together", style="bold")
     groups = _table("group", channels=None)
     groups.add_column("written by, read by", overflow="fold")
     for group in provenance.groups:
         written, read = (", ".join(_owners(slots)) for slots in (group.writers, group.readers))
         groups.add_row(group.name, str(group.units), f"{written} -> {read}")
     screen.print(groups)
-    screen.print(f"\n[bold]{len(provenance.frozen)} places that can't be touched[/]")
+    screen.print(f"\n{len(provenance.frozen)} places that can't be touched", style="bold")
     for skipped in provenance.frozen:
-        screen.print(f"  {skipped.where}: {skipped.why}", markup=False)
+        screen.print(f"  {skipped.where}: {skipped.why}")
         if skipped.source:
-            screen.print(f"      {skipped.source}", style="dim", markup=False, soft_wrap=True)
+            screen.print(f"      {skipped.source}", style="dim", soft_wrap=True)
 
 
 def _table(*left: str, **right: None) -> Table:

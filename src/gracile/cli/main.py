@@ -87,13 +87,13 @@ def _explain(error: Exception, traced: bool) -> int:
         error = StorageError(where, wanted="space for a file", found="none left", do=do)
     console = error_console()
     if isinstance(error, GracileError):
-        console.print(f"[bold red]error[/] {type(error).__name__}", highlight=False)
+        console.print(f"[bold red]error[/] {type(error).__name__}", markup=True)
         for name in ("where", "wanted", "found", "do"):
             text = getattr(error, name)
             if text:
-                console.print(f"  {name:<6}  {text}", markup=False, highlight=False, soft_wrap=True)
+                console.print(f"  {name:<6}  {text}", soft_wrap=True)
         return error.exit_code
-    console.print(f"unexpected {type(error).__name__}: {error}", style="bold red", markup=False)
+    console.print(f"unexpected {type(error).__name__}: {error}", style="bold red")
     if not traced:
         console.print("This is a bug in Gracile or in code that it called; --traceback shows where.")
     return 1

@@ -42,7 +42,7 @@ def pack(
     else:
         ratio = plain / artifact.size_bytes
         text = f"{out}: {bytes_text(artifact.size_bytes)}, {ratio:.1f} times less than the tensors in memory"
-        console().print(text, soft_wrap=True, markup=False)
+        console().print(text, soft_wrap=True)
     tell_random_weights(model, weights, options or [])
 
 
@@ -61,4 +61,4 @@ def unpack(
         return
     for artifact in artifacts:
         text = f"{folder / artifact.path}: {bytes_text(artifact.size_bytes)}"
-        console().print(text, soft_wrap=True, markup=False)
+        console().print(text, soft_wrap=True)

@@ -21,4 +21,4 @@ def report(
     record = read_run(run)
     page = write(record, out or (run if run.is_dir() else run.parent) / "report.html")
     show_run(record)
-    console().print(f"The report: {page}", soft_wrap=True, markup=False)
+    console().print(f"The report: {page}", soft_wrap=True)

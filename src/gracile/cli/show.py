@@ -21,13 +21,13 @@ from gracile.records import (
 
 
 def console() -> Console:
-    """Where results go."""
-    return Console(highlight=False)
+    """Where results go. Names stay as they are: brackets and colons in them style nothing."""
+    return Console(highlight=False, markup=False, emoji=False)
 
 
 def error_console() -> Console:
     """Where errors and progress go."""
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def show_run(run: Run) -> None:
@@ -36,37 +36,46 @@ def show_run(run: Run) -> None:
     screen.print(_before_after(run))
     for position, sentence in enumerate(run.verdict):
         worse = position < run.verdict_worse
-        screen.print(f"{'▼' if worse else '·'} {sentence}", style="red" if worse else None, markup=False)
+        screen.print(f"{'▼' if worse else '·'} {sentence}", style="red" if worse else None)
     for note in run.notes:
-        screen.print(f"! {note}", style="yellow", markup=False)
-    screen.print(f"\nGained: {', '.join(gains(run)) or 'nothing'}.", style="bold", markup=False)
-    screen.print(f"Lost: {'; '.join(losses(run))}.", style="bold", markup=False)
+        screen.print(f"! {note}", style="yellow")
+    screen.print(f"\nGained: {', '.join(gains(run)) or 'nothing'}.", style="bold")
+    screen.print(f"Lost: {'; '.join(losses(run))}.", style="bold")
 
 
 def gains(run: Run) -> list[str]:
     """What got better, in a few words each."""
     before, after = run.before, run.after
     found = []
-    if after.images_per_s > before.images_per_s > 0:
-        ratio = ratio_text(after.images_per_s / before.images_per_s)
+    measured = _against_original(run, before.runtime)
+    ratio = _times(after.images_per_s, before.images_per_s)
+    if ratio and (measured is None or measured.low > 1):
         found.append(f"{ratio} the images a second in {runtime_text(after.runtime)}{_own_share(run)}")
-    if after.size_bytes < before.size_bytes:
-        found.append(f"a file {ratio_text(before.size_bytes / after.size_bytes)} smaller")
-    if after.macs < before.macs:
-        found.append(f"{ratio_text(before.macs / after.macs)} fewer multiply-adds")
+    if ratio := _times(before.size_bytes, after.size_bytes):
+        found.append(f"a file {ratio} smaller")
+    if ratio := _times(before.macs, after.macs):
+        found.append(f"{ratio} fewer multiply-adds")
     if run.comparison is not None and run.comparison.low > 0:
         found.append(f"{run.comparison.difference:.1f} points of accuracy")
     return found
 
 
+def _times(more: float, less: float) -> str:
+    """How many times as much; empty where the two are the same to the digits that are shown."""
+    ratio = more / less if less else 0.0
+    return ratio_text(ratio) if ratio > 1 and ratio_text(ratio) != ratio_text(1.0) else ""
+
+
+def _against_original(run: Run, runtime: str) -> Ratio | None:
+    """The deployed file's speed against the original's in ``runtime``, where the two were timed in turns."""
+    pair = (label(COMPRESSED, run.after.runtime), label(ORIGINAL, runtime), run.after.batch)
+    return next((r for r in run.ratios if (r.candidate, r.reference, r.batch) == pair), None)
+
+
 def _own_share(run: Run) -> str:
     """Where the runtime changed too: what the compression itself brought, against the original in it."""
-    runtime, batch = run.after.runtime, run.after.batch
-    if run.before.runtime == runtime:
-        return ""
-    pair = (label(COMPRESSED, runtime), label(ORIGINAL, runtime))
-    own = next((r for r in run.ratios if (r.candidate, r.reference) == pair and r.batch == batch), None)
-    if own is None:
+    own = _against_original(run, run.after.runtime)
+    if own is None or run.before.runtime == run.after.runtime:
         return ""
     if not own.meaningful:
         return " (no clear difference from the original there)"

@@ -15,7 +15,7 @@ from typing import Any
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto
 
-from gracile.errors import BadArgument, ExportError, MissingExtra
+from gracile.errors import BadArgument, ExportError, import_extra
 
 from .onnx_file import LAYERS_KEY
 
@@ -156,12 +156,7 @@ def _names(proto: ModelProto) -> dict[str, str]:
 
 
 def _openvino_rows(path: Path, asked: dict[str, int], ops: dict[str, str]) -> tuple[dict[str, Any], ...]:
-    try:
-        import openvino
-    except ImportError as error:
-        raise MissingExtra(
-            "openvino", wanted="OpenVINO", found="not installed", do="pip install gracile[openvino]"
-        ) from error
+    openvino = import_extra("openvino", "openvino")
     compiled = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     rows = []
     for op in compiled.get_runtime_model().get_ordered_ops():

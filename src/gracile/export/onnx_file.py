@@ -36,6 +36,10 @@ LAYERS_KEY = "gracile.layers"
 """Model metadata: JSON of layer (node name) to weight bits asked for."""
 
 _OPSET = 20
+_OPEN_BATCH = (
+    "Where the model fixes its batch size, write it so that any fits; from Python, "
+    "gracile.export.onnx(..., dynamic_batch=False) writes a file for the example's size alone."
+)
 _LAYER_OPS = ("Conv", "Gemm", "MatMul", "ConvTranspose", "ConvInteger", "MatMulInteger")
 
 
@@ -112,7 +116,7 @@ def _traced(model: nn.Module, inputs: tuple[Tensor, ...], dynamic_batch: bool) -
             type(model).__name__,
             wanted="a model that torch.onnx.export can write",
             found=f"{type(error).__name__}: {str(error).strip().splitlines()[0][:300]}",
-            do="Set dynamic_batch=False if the model fixes its batch size." if dynamic_batch else "",
+            do=_OPEN_BATCH if dynamic_batch else "",
         ) from error
     assert program is not None
     proto = program.model_proto

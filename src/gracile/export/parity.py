@@ -59,8 +59,11 @@ def parity(
     quantizers = {name: module for name, module in quantizers.items() if name in computed}
     rows: dict[str, dict[str, Any]] = {}
 
+    def integers_of(module: ActivationQuantizer, value: Tensor) -> Tensor:
+        return computed[module.name].to(value.device).clamp(module.qmin, module.qmax)
+
     def follow(module: ActivationQuantizer, value: Tensor) -> Tensor:
-        theirs = computed[module.name].clamp(module.qmin, module.qmax)
+        theirs = integers_of(module, value)
         apart = (_integers(module, value) - theirs).abs()
         rows[module.name] = {
             "layer": module.name,
@@ -71,7 +74,7 @@ def parity(
         return dequantize(theirs, module.scale, module.zero_point)
 
     def watch(module: ActivationQuantizer, value: Tensor) -> Tensor:
-        theirs = computed[module.name].clamp(module.qmin, module.qmax)
+        theirs = integers_of(module, value)
         rows[module.name]["drift_steps"] = float((_integers(module, value) - theirs).abs().max())
         return value
 
@@ -113,7 +116,7 @@ def output_steps(
     with torch.no_grad():
         wanted = quantized(*inputs)
     found = _session(runtime)(Path(path), None, inputs)[0]
-    apart = (torch.from_numpy(np.asarray(found)) - wanted).abs()
+    apart = (torch.from_numpy(np.asarray(found)) - wanted.cpu()).abs()
     steps: Tensor = apart.flatten(1).amax(1) / scales[names[-1]]
     return steps
 

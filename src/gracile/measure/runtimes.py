@@ -16,12 +16,14 @@ import numpy as np
 import onnxruntime
 import torch
 from numpy.typing import NDArray
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 from torch import nn
 
-from gracile.errors import BadArgument, ModelError, import_extra
+from gracile.errors import BadArgument, ModelError, UsageError, import_extra
 
 from .hardware import usable_cores
 from .predict import Runner as Runner
+from .predict import fitted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +41,8 @@ class TorchRunner:
             torch.set_num_threads(self.threads)
         try:
             with torch.inference_mode():
-                logits: NDArray[np.float32] = self.model(torch.from_numpy(images)).float().numpy()
+                given = fitted(torch.from_numpy(images), self.model)
+                logits: NDArray[np.float32] = self.model(given).float().numpy()
         finally:
             if before != self.threads:
                 torch.set_num_threads(before)
@@ -54,8 +57,20 @@ class OrtRunner:
     session: onnxruntime.InferenceSession
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """``(batch, channels, height, width)`` to ``(batch, classes)``."""
-        logits: NDArray[np.float32] = self.session.run(None, {self.session.get_inputs()[0].name: images})[0]
+        """``(batch, channels, height, width)`` to ``(batch, classes)``.
+
+        Raises:
+            UsageError: The file takes other inputs, such as batches of one size only.
+        """
+        entry = self.session.get_inputs()[0]
+        try:
+            logits: NDArray[np.float32] = self.session.run(None, {entry.name: images})[0]
+        except InvalidArgument as error:
+            raise UsageError(
+                self.name,
+                wanted=f"inputs of shape {entry.shape}, {entry.type}",
+                found=f"{list(images.shape)}, {images.dtype}",
+            ) from error
         return logits
 
 

@@ -227,10 +227,9 @@ def _check_sizes(entries: tuple[Entry, ...], left: int, max_bytes: int) -> None:
     for entry in entries:
         if entry.dtype not in DTYPES or any(size < 0 for size in entry.shape) or len(entry.shape) > 64:
             raise _damaged(f"a type and a shape of {entry.name}", f"{entry.dtype} {entry.shape[:8]}")
-        most = entry.numel * entry.item_bytes
-        memory += most
-        if memory <= max_bytes and any(stream.count > most for stream in entry.streams):
-            raise _damaged(f"at most {most} symbols of {entry.name}", "more")
+        memory += entry.numel * entry.item_bytes
+        if memory <= max_bytes:
+            _check_symbols(entry)
     if memory > max_bytes:
         raise StorageError(
             "archive",
@@ -238,6 +237,14 @@ def _check_sizes(entries: tuple[Entry, ...], left: int, max_bytes: int) -> None:
             found=f"{memory:,}",
             do="Allow more with max_bytes, if you trust the file.",
         )
+
+
+def _check_symbols(entry: Entry) -> None:
+    """Refuse more streams than a tensor can have, and more symbols than its bytes and their places."""
+    gaps = entry.layout == "gaps"
+    most, counts = entry.numel * (entry.item_bytes + gaps), [stream.count for stream in entry.streams]
+    if len(counts) > entry.item_bytes + gaps or min(counts, default=0) < 0 or sum(counts) > most:
+        raise _damaged(f"at most {most} symbols of {entry.name}", f"{sum(counts)} in {len(counts)} streams")
 
 
 def _damaged(wanted: str, found: str) -> StorageError:

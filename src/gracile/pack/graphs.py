@@ -15,11 +15,11 @@ from torch.utils import _pytree as pytree
 
 from gracile.errors import UnsupportedOperation
 
+from .modules import is_path
 from .operations import name_of, operation
 from .streams import broken
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}\Z")
-_PATH = re.compile(r"[A-Za-z0-9_]{1,200}(\.[A-Za-z0-9_]{1,200}){0,40}\Z")
 _TEXT = re.compile(r"[A-Za-z0-9_ +.,>()-]{0,200}\Z")
 _TORCH = {"dtype": torch.dtype, "layout": torch.layout, "memory_format": torch.memory_format}
 _DEEPEST = 20
@@ -64,6 +64,10 @@ def graph_to_plain(module: fx.GraphModule) -> tuple[Node, ...]:
             target = ""
         elif not op:
             raise UnsupportedOperation(node.name, wanted="a captured graph", found=f"{node.op} {target}")
+        if not _NAME.match(node.name):
+            raise UnsupportedOperation(
+                node.name, wanted="names of up to 200 characters", found=f"{len(node.name)}"
+            )
         args = (wrapped,) if node.op == "output" else () if node.op == "placeholder" else node.args
         kwargs = {} if node.op == "placeholder" else node.kwargs
         nodes.append(
@@ -104,7 +108,7 @@ def _create(
     graph: fx.Graph, node: Node, root: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> fx.Node:
     if node.op in ("tensor", "module"):
-        if not _PATH.match(node.target) or not _present(root, node):
+        if not is_path(node.target) or not _present(root, node):
             raise broken(f"a {node.op} of the archive", repr(node.target)[:80])
         kind = "get_attr" if node.op == "tensor" else "call_module"
         return graph.create_node(kind, node.target, args, kwargs, name=node.name)

@@ -72,8 +72,15 @@ def distances(places: NDArray[np.int64]) -> tuple[Stream, bytes]:
     return encode(written, int(written.max(initial=0)) + 1)
 
 
-def places_of(entry: Entry, written: Symbols, count: int) -> NDArray[np.int64]:
-    """Undo :func:`distances`."""
+def places_of(entry: Entry, stream: Stream, data: bytes, count: int) -> NDArray[np.int64]:
+    """Undo :func:`distances`: places below ``count``.
+
+    Raises:
+        StorageError: Others, or more of them.
+    """
+    if stream.count > count:
+        raise broken(f"places of {entry.name} below {count}", f"{stream.count}")
+    written = decode(stream, data)
     ends = np.flatnonzero(written != 255)
     places = np.cumsum(written, dtype=np.int64)[ends] + np.arange(len(ends))
     if (len(written) and written[-1] == 255) or (len(places) and int(places[-1]) >= count):
@@ -99,19 +106,19 @@ def from_layout(entry: Entry, data: bytes) -> Symbols:
 
 
 def _unlaid(entry: Entry, count: int, data: bytes) -> Symbols:
-    parts = [decode(s, part) for s, part in zip(entry.streams, split(entry.streams, data), strict=True)]
-    alphabet = entry.streams[-1].alphabet
-    if not 0 <= entry.background < alphabet or len(parts) != (2 if entry.layout == "gaps" else 1):
+    parts = split(entry.streams, data)
+    stream = entry.streams[-1]
+    if not 0 <= entry.background < stream.alphabet or len(parts) != (2 if entry.layout == "gaps" else 1):
         raise broken(f"symbols of {entry.name}", f"{len(parts)} streams, background {entry.background}")
-    if entry.layout == "dense":
-        if len(parts[0]) != count:
-            raise broken(f"{count} symbols of {entry.name}", f"{len(parts[0])}")
-        return parts[0]
-    places = places_of(entry, parts[0], count)
-    if len(places) != len(parts[1]):
-        raise broken(f"{len(places)} symbols of {entry.name}", f"{len(parts[1])}")
-    whole = np.full(count, entry.background, dtype=parts[1].dtype)
-    whole[places] = parts[1]
+    places = None if entry.layout == "dense" else places_of(entry, entry.streams[0], parts[0], count)
+    wanted = count if places is None else len(places)
+    if stream.count != wanted:
+        raise broken(f"{wanted} symbols of {entry.name}", f"{stream.count}")
+    symbols = decode(stream, parts[-1])
+    if places is None:
+        return symbols
+    whole = np.full(count, entry.background, dtype=symbols.dtype)
+    whole[places] = symbols
     return whole
 
 

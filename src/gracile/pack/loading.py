@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
 from gracile.errors import StorageError, WeightsError
 from gracile.nn import ActivationQuantizer, QuantizedModel, QuantizedWeight
-from gracile.records import Artifact, QuantPlan, atomic_bytes, atomic_write, from_plain, sha256
+from gracile.records import Artifact, EdgeQuant, QuantPlan, atomic_bytes, atomic_write, from_plain, sha256
 
 from .archive import MAX_BYTES, Archive, header_json, read_archive
 from .graphs import graph_from_plain
@@ -29,8 +30,8 @@ def load(path: Path | str, into: nn.Module | None = None, *, max_bytes: int = MA
 
     Args:
         path: A file that :func:`save` wrote.
-        into: A module of the packed class: its parameters and buffers are overwritten, and it is returned.
-            Needed where only weights were packed.
+        into: A module of the packed class: its parameters and buffers are overwritten, those outside the
+            state dict too, and it is returned. Needed where only weights were packed.
         max_bytes: Most bytes that the tensors may have in memory.
 
     Returns:
@@ -105,21 +106,33 @@ def _restore(into: nn.Module, archive: Archive, path: Path) -> nn.Module:
         **dict(into.named_parameters(remove_duplicate=False)),
         **dict(into.named_buffers(remove_duplicate=False)),
     }
-    state = into.state_dict()
-    missing = sorted(set(state) - set(archive.tensors))
-    wrong = [n for n, t in own.items() if n in archive.tensors and archive.tensors[n].shape != t.shape]
-    if missing or wrong:
-        found = (
-            f"no {missing[0]}" if missing else f"{wrong[0]} of shape {tuple(archive.tensors[wrong[0]].shape)}"
-        )
+    if misfit := _misfit(into, own, archive):
         raise WeightsError(
             str(path),
             wanted=f"the weights of this {type(into).__name__}",
-            found=f"those of a {archive.header.model}: {found}",
+            found=f"those of a {archive.header.model}: {misfit}",
             do="Give a module of the packed class with the packed shapes, or load without into=.",
         )
-    into.load_state_dict({name: archive.tensors[name] for name in state})
+    with torch.no_grad():
+        for name, tensor in own.items():
+            if name in archive.tensors:
+                tensor.copy_(archive.tensors[name])
     return into
+
+
+def _misfit(into: nn.Module, own: dict[str, Tensor], archive: Archive) -> str:
+    """What the archive has too little, too much or otherwise; empty where it fits."""
+    found = archive.tensors
+    if missing := sorted(set(into.state_dict()) - set(found)):
+        return f"no {missing[0]}"
+    constants = {node.target for node in archive.header.graph if node.op == "tensor"}
+    theirs = {e.name for e in archive.header.tensors if e.parameter or e.name not in constants}
+    if strange := sorted(theirs - set(own)):
+        return f"{strange[0]}, which it has not"
+    for name, tensor in own.items():
+        if name in found and (found[name].shape, found[name].dtype) != (tensor.shape, tensor.dtype):
+            return f"{name} of shape {tuple(found[name].shape)} and type {found[name].dtype}"
+    return ""
 
 
 def _run(archive: Archive) -> nn.Module:
@@ -161,7 +174,7 @@ def _with_numbers(data: dict[str, Any], graph: nn.Module) -> dict[str, Any]:
             weight["scale"] = module.scale.reshape(-1).tolist()
             weight["zero_point"] = module.zero_point.reshape(-1).tolist()
     for edge in data["edges"]:
-        quantizer = edges.get(edge["node"])
+        quantizer = edges.get(from_plain(EdgeQuant, edge).name)
         if quantizer is not None:
             edge["scale"], edge["zero_point"] = quantizer.scale.item(), int(quantizer.zero_point)
     return data

@@ -6,8 +6,10 @@ and tensors registered under the names that the class had.
 
 from __future__ import annotations
 
+import keyword
 import math
 import re
+import unicodedata
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -20,7 +22,8 @@ from gracile.errors import UnsupportedOperation
 from .streams import broken
 
 _ATTRIBUTE = re.compile(r"[a-z][a-z0-9_]{0,60}\Z")
-_HOLDER = "Module"
+_PART = re.compile(r"[\w +,/:=@()\[\]-]{1,200}\Z")  # without quotes and backslashes: fx writes them into code
+_DEEPEST = 40
 
 CLASSES: dict[str, type[nn.Module]] = {
     name: kind
@@ -103,7 +106,7 @@ def holder(root: nn.Module, path: str) -> tuple[nn.Module, str]:
         StorageError: The path cannot be.
     """
     *above, last = path.split(".")
-    if not all(re.match(r"[A-Za-z0-9_]{1,200}\Z", part) for part in (*above, last)) or len(above) > 40:
+    if not is_path(path):
         raise broken("a dotted path", repr(path)[:80])
     owner = root
     for part in above:
@@ -115,6 +118,25 @@ def holder(root: nn.Module, path: str) -> tuple[nn.Module, str]:
         assert found is not None
         owner = found
     return owner, last
+
+
+def is_path(text: str) -> bool:
+    """Whether a module or tensor of an archive may be called so.
+
+    A captured graph is turned into Python by fx: names become attributes where they can, else quoted texts.
+    So no part may end a quoted text, be a keyword, or be another name to Python than it is to PyTorch.
+
+    Example:
+        >>> [is_path(text) for text in ("layer1.0.weight", "branch-1.größe", 'a"b', "a.class", "", "ﬁ")]
+        [True, True, False, False, False, False]
+    """
+    parts = text.split(".")
+    return len(parts) <= _DEEPEST + 1 and all(
+        _PART.match(part)
+        and not keyword.iskeyword(part)
+        and (not part.isidentifier() or unicodedata.normalize("NFKC", part) == part)
+        for part in parts
+    )
 
 
 def is_plain(value: object) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -10,13 +10,14 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
+from gracile.errors import UnsupportedOperation
 from gracile.graph import capture_free_batch
 from gracile.nn import QuantizedModel
 from gracile.records import Artifact, QuantPlan, sha256, to_plain
 
 from .archive import Header, write_archive
 from .graphs import graph_to_plain
-from .modules import modules_to_plain
+from .modules import is_path, modules_to_plain
 
 
 def save(
@@ -43,7 +44,8 @@ def save(
 
     Raises:
         CaptureError: ``torch.export`` refuses the model.
-        UnsupportedOperation: The model calls what archives may not call.
+        UnsupportedOperation: The model calls what archives may not call, or a name in it is one that
+            archives may not hold.
         StorageError: The file cannot be written.
 
     Example:
@@ -69,6 +71,7 @@ def save(
         network = capture_free_batch(model, inputs)
         tensors = _constants(network) | _tensors(model)
     if network is not None:
+        _check_names(tensors)
         header = replace(header, graph=graph_to_plain(network), parts=modules_to_plain(network))
     owner = model.network if isinstance(model, QuantizedModel) else model
     parameters = frozenset(name for name, _ in owner.named_parameters(remove_duplicate=False))
@@ -91,6 +94,17 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers, those outside the state dict too."""
     named = dict(model.named_parameters(remove_duplicate=False))
     return {k: v.detach() for k, v in {**named, **dict(model.named_buffers(remove_duplicate=False))}.items()}
+
+
+def _check_names(names: Iterable[str]) -> None:
+    """Raise where :func:`load` would refuse the name of a tensor, or of a module above it."""
+    if wrong := [name for name in names if not is_path(name)]:
+        raise UnsupportedOperation(
+            wrong[0],
+            wanted="at most 41 parts of letters, digits, spaces and _+,/:=@()[]-, none a keyword of Python",
+            found=repr(wrong[0])[:80],
+            do="Rename the module, or leave inputs out to store the weights alone.",
+        )
 
 
 def _constants(network: fx.GraphModule) -> dict[str, Tensor]:

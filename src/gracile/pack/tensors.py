@@ -31,7 +31,8 @@ from .streams import (
 _LARGEST_TABLE = 4096
 _SAMPLE = 1 << 14
 _SMALL = 1 << 12  # below, bytes are worth a look even where values are few
-_BYTES = {"u1": 1, "i1": 1, "u2": 2, "i2": 2, "u4": 4, "i4": 4, "u8": 8, "i8": 8}
+_CHUNK = 1 << 16
+_EXACT = 1 << 24  # above, float32 has no room for all whole numbers
 
 
 def encode_tensor(name: str, tensor: Tensor) -> tuple[Entry, bytes]:
@@ -131,28 +132,29 @@ def _sparse_bytes(base: Entry, raw: NDArray[Any]) -> tuple[Entry, bytes]:
 
 
 def _from_bytes(entry: Entry, data: bytes, kind: np.dtype[Any]) -> NDArray[Any]:
-    parts = [decode(s, part) for s, part in zip(entry.streams, split(entry.streams, data), strict=True)]
+    parts = list(zip(entry.streams, split(entry.streams, data), strict=True))
     if entry.layout == "dense":
         return _from_planes(entry, parts, entry.numel, kind)
     if not parts:
         raise broken(f"streams of {entry.name}", "none")
-    places = places_of(entry, parts[0], entry.numel)
+    places = places_of(entry, *parts[0], entry.numel)
     whole = np.zeros(entry.numel, dtype=kind)
     whole[places] = _from_planes(entry, parts[1:], len(places), kind)
     return whole
 
 
-def _from_planes(entry: Entry, planes: list[Symbols], count: int, kind: np.dtype[Any]) -> NDArray[Any]:
-    if len(planes) not in (1, kind.itemsize) or {len(p) * len(planes) for p in planes} != {
-        count * kind.itemsize
-    }:
-        raise broken(f"the bytes of {count} elements of {entry.name}", f"{[len(p) for p in planes]}")
+def _from_planes(
+    entry: Entry, parts: list[tuple[Stream, bytes]], count: int, kind: np.dtype[Any]
+) -> NDArray[Any]:
+    counts = [stream.count for stream, _ in parts]
+    if len(parts) not in (1, kind.itemsize) or {c * len(parts) for c in counts} != {count * kind.itemsize}:
+        raise broken(f"the bytes of {count} elements of {entry.name}", f"{counts}")
     octets = np.empty((count, kind.itemsize), dtype=np.uint8)
-    if len(planes) == 1:
-        octets.reshape(-1)[:] = planes[0]
+    if len(parts) == 1:
+        octets.reshape(-1)[:] = decode(*parts[0])
     else:
-        for index, plane in enumerate(planes):
-            octets[:, index] = plane
+        for index, part in enumerate(parts):
+            octets[:, index] = decode(*part)
     return octets.view(kind).reshape(-1)
 
 
@@ -213,17 +215,32 @@ def _head(entry: Entry, data: bytes, kind: np.dtype[Any]) -> tuple[NDArray[Any],
 
 def _values(entry: Entry, head: NDArray[Any], symbols: Symbols, kind: np.dtype[Any]) -> NDArray[Any]:
     if entry.values == "table":
-        return head[symbols]
-    numbers = symbols.astype(np.int64) + entry.low
+        whole = np.empty(len(symbols), dtype=kind)
+        for start in range(0, len(symbols), _CHUNK):  # numpy makes 8-byte numbers of what it looks up by
+            whole[start : start + _CHUNK] = head[symbols[start : start + _CHUNK]]
+        return whole
     if entry.values == "range":
-        limits = np.iinfo(kind)
-        if kind.kind != "i" and entry.dtype not in ("uint8", "bool"):
-            raise broken("whole numbers", entry.dtype)
-        if numbers.size and not limits.min <= int(numbers.min()) <= int(numbers.max()) <= limits.max:
-            raise broken(f"numbers of type {entry.dtype}", f"from {entry.low} on")
-        return numbers.astype(kind)
+        return _whole_numbers(entry, symbols, kind)
     rows = entry.shape[0] if len(entry.shape) > 1 else 1
     if entry.values != "grid" or entry.dtype != "float32" or entry.scales not in (1, rows):
         raise broken(f"values of {entry.name}", f"{entry.values} of {entry.dtype}")
-    scales = head.view("<f4").reshape(-1, 1)
-    return (scales * numbers.astype(np.float32).reshape(entry.scales, -1)).reshape(-1).view(kind)
+    if abs(entry.low) > _EXACT - LARGEST_ALPHABET:
+        raise broken(f"whole numbers of {entry.name} that float32 holds", f"from {entry.low} on")
+    numbers = symbols.astype("<f4").reshape(entry.scales, -1)
+    numbers += np.float32(entry.low)
+    numbers *= head.view("<f4").reshape(-1, 1)
+    return numbers.reshape(-1).view(kind)
+
+
+def _whole_numbers(entry: Entry, symbols: Symbols, kind: np.dtype[Any]) -> NDArray[Any]:
+    """``low`` on top of the symbols, in their own width: sums that wrap around come out right."""
+    limits = np.iinfo(kind)
+    if kind.kind != "i" and entry.dtype not in ("uint8", "bool"):
+        raise broken("whole numbers", entry.dtype)
+    if symbols.size:
+        least, most = entry.low + int(symbols.min()), entry.low + int(symbols.max())
+        if not limits.min <= least <= most <= limits.max:
+            raise broken(f"numbers of type {entry.dtype}", f"{least} to {most}")
+    numbers: NDArray[Any] = symbols.astype(f"<u{kind.itemsize}")
+    numbers += numbers.dtype.type(entry.low % (1 << 8 * kind.itemsize))
+    return numbers.view(kind)

@@ -7,7 +7,17 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from gracile.records import Comparison, Headline, Ratio, Run, Speed, StepRecord, from_plain, to_plain
+from gracile.records import (
+    Artifact,
+    Comparison,
+    Headline,
+    Ratio,
+    Run,
+    Speed,
+    StepRecord,
+    from_plain,
+    to_plain,
+)
 
 from .checkpoint import Checkpoint
 from .recipe import Recipe
@@ -17,13 +27,21 @@ from .verdict import verdict
 def assemble(
     recipe: Recipe, done: Mapping[str, Checkpoint], reused: Collection[str], notes: Sequence[str]
 ) -> Run:
-    """Put together what ``run.json`` holds; figures are only moved here, never made."""
+    """Put together what ``run.json`` holds; figures are only moved here, never made.
+
+    Args:
+        recipe: What was carried out.
+        done: The stages by name, in order.
+        reused: Names of those that an earlier run had finished.
+        notes: What the user should know about this run beside what its stages told.
+    """
     last = done["compare"].kept
     before, after = (from_plain(Headline, last[which]) for which in ("before", "after"))
     comparison = from_plain(Comparison, last["comparison"])
     ratios = tuple(from_plain(Ratio, ratio) for ratio in last["ratios"])
     proofs = tuple(proof for checkpoint in done.values() for proof in checkpoint.proofs)
-    exported = next((c.detail for c in done.values() if c.kind == "export"), {})
+    deployed = done["compare"].deployed
+    exported = next((c.detail for c in done.values() if c.detail.get("file") == deployed), {})
     kernels = tuple(exported.get("kernels", ()))
     found = verdict(
         before=before,
@@ -34,6 +52,7 @@ def assemble(
         accuracies=done["compare"].detail["accuracies"],
         proofs=proofs,
         kernels=kernels,
+        kernels_of=exported.get("target", ""),
     )
     return Run(
         name=recipe.name,
@@ -45,14 +64,18 @@ def assemble(
         after=after,
         comparison=comparison,
         steps=tuple(_step(checkpoint, checkpoint.name in reused) for checkpoint in done.values()),
-        artifacts=tuple(artifact for checkpoint in done.values() for artifact in checkpoint.artifacts),
+        artifacts=tuple(
+            _named(artifact, checkpoint, deployed)
+            for checkpoint in done.values()
+            for artifact in checkpoint.artifacts
+        ),
         skips=tuple(dict.fromkeys(skip for checkpoint in done.values() for skip in checkpoint.skips)),
         proofs=proofs,
         speeds=tuple(from_plain(Speed, speed) for speed in last["speeds"]),
         ratios=ratios,
         verdict=found.sentences,
         verdict_worse=len(found.worse),
-        plan={"deployed": done["compare"].deployed, **_plans(done["compare"])},
+        plan={"deployed": deployed, **_plans(done["compare"])},
         kernels=kernels,
         parity=tuple(exported.get("parity", ())),
         curves=tuple(
@@ -61,9 +84,16 @@ def assemble(
             if "epochs" in c.detail
         ),
         layers=tuple(last["layers"]),
-        notes=tuple(dict.fromkeys(notes)),
+        notes=tuple(dict.fromkeys([*notes, *(note for c in done.values() for note in c.notes)])),
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
+
+
+def _named(artifact: Artifact, checkpoint: Checkpoint, deployed: str) -> Artifact:
+    """The file with a name that says so where it was exported before the model changed again."""
+    if checkpoint.kind != "export" or artifact.path == deployed:
+        return artifact
+    return replace(artifact, name=f"the model at {checkpoint.name}")
 
 
 def _step(checkpoint: Checkpoint, reused: bool) -> StepRecord:

@@ -40,7 +40,8 @@ FOLDER = "checkpoints"
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """What ``stage.json`` holds. ``weights`` is relative to the run's folder."""
+    """What ``stage.json`` holds. ``weights`` is relative to the run's folder; ``notes`` is what the user was
+    told meanwhile."""
 
     key: str
     code: str
@@ -61,6 +62,7 @@ class Checkpoint:
     skips: tuple[Skipped, ...] = ()
     proofs: tuple[Proof, ...] = ()
     artifacts: tuple[Artifact, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def save(
@@ -197,6 +199,6 @@ def _add_biases(model: nn.Module, tensors: dict[str, Tensor]) -> None:
 def clear(out: Path, stage: str) -> None:
     """Make ``stage`` count as unfinished, and remove others of the same number, left by an earlier recipe."""
     (out / FOLDER / stage / "stage.json").unlink(missing_ok=True)
-    for folder in (out / FOLDER).glob(f"{stage[:2]}-*"):
+    for folder in (out / FOLDER).glob(f"{stage.partition('-')[0]}-*"):
         if folder.name != stage:
             shutil.rmtree(folder)

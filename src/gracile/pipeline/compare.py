@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -29,8 +30,6 @@ from .original import INT8_FILE, ORIGINAL_FILE, written
 from .recipe import MeasurePart
 from .state import Bench, Outcome, State
 
-DEPLOYED = "model.onnx"
-
 
 @dataclass(frozen=True)
 class Compare:
@@ -39,11 +38,12 @@ class Compare:
     part: MeasurePart
 
     def __call__(self, state: State, bench: Bench) -> Outcome:
-        """Leave the model as it is; export it first where the recipe did not."""
+        """Leave the model as it is; export it first where no step did since the last change."""
         artifacts: tuple[Artifact, ...] = ()
         if not state.deployed:
-            artifacts = (written(state.current, bench, DEPLOYED, "to deploy"),)
-            state = replace(state, deployed=DEPLOYED)
+            taken = {artifact.path for stage in bench.done.values() for artifact in stage.artifacts}
+            state = replace(state, deployed=_free_name(taken))
+            artifacts = (written(state.current, bench, state.deployed, "to deploy"),)
         runtimes = self._available(bench)
         deployed = bench.out / state.deployed
         found = {
@@ -145,6 +145,12 @@ class Compare:
         if "int8-only" in bench.done:
             files.insert(1, (INT8_ONLY, INT8_FILE))
         return files
+
+
+def _free_name(taken: Collection[str]) -> str:
+    """``model.onnx``, or the next number behind it where an earlier export has that name."""
+    names = (f"model{'' if number == 1 else f'-{number}'}.onnx" for number in count(1))
+    return next(name for name in names if name not in taken)
 
 
 def _told(bench: Bench, text: str, place: int, places: int) -> Callable[[int, int], None]:

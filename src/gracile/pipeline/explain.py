@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -19,13 +19,23 @@ def explain(error: ValidationError, source: Source, model: type[BaseModel]) -> R
     Unknown keys come first: a misspelt key is also reported as missing.
     """
     schema = model.model_json_schema()
-    details = sorted(error.errors(include_url=False), key=lambda detail: detail["type"] != "extra_forbidden")
-    where, wanted, found, do = _facts(details[0], source, schema)
+    found = error.errors(include_url=False)
+    details = [detail for detail in found if not _follows(detail, found)]
+    details.sort(key=lambda detail: detail["type"] != "extra_forbidden")
+    where, wanted, was, do = _facts(details[0], source, schema)
     others = [_facts(detail, source, schema) for detail in details[1:4]]
     more = [f"Also {w}: wanted {a}, found {f}." for w, a, f, _ in others]
     if len(details) > 4:
         more.append(f"And {len(details) - 4} more.")
-    return RecipeError(where, wanted=wanted, found=found, do=" ".join(filter(None, [do, *more])))
+    return RecipeError(where, wanted=wanted, found=was, do=" ".join(filter(None, [do, *more])))
+
+
+def _follows(detail: ErrorDetails, others: Sequence[ErrorDetails]) -> bool:
+    """Whether a list is only too short because an item of it is wrong: pydantic counts the right ones."""
+    loc = detail["loc"]
+    return detail["type"] == "too_short" and any(
+        len(other["loc"]) > len(loc) and other["loc"][: len(loc)] == loc for other in others
+    )
 
 
 def _facts(detail: ErrorDetails, source: Source, schema: dict[str, Any]) -> tuple[str, str, str, str]:
@@ -85,7 +95,9 @@ def _fields(schema: dict[str, Any], loc: Loc, data: Any) -> list[str]:
     node = schema
     for part in loc:
         data = data[part]
-        node = node.get("items", {}) if isinstance(part, int) else node.get("properties", {}).get(part, {})
+        fields, any_key = node.get("properties", {}), node.get("additionalProperties")
+        of_key = fields.get(part, any_key if isinstance(any_key, dict) else {})
+        node = node.get("items", {}) if isinstance(part, int) else of_key
         node = _resolve(node, schema, data)
     return list(node.get("properties", {}))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Mapping
 from functools import cache
@@ -11,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import gracile
-from gracile.records import is_user_code, sha256
+from gracile.data import DATA
+from gracile.records import is_user_code, sha256, user_files
 
 from .recipe import Recipe
 
@@ -29,18 +31,37 @@ def key_of(previous: str, kind: str, config: Mapping[str, Any]) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def start_key(recipe: Recipe, weights: Path | None) -> str:
-    """Key of the model before any step: its specification and weights, the data, the seed and our code."""
+def start_key(recipe: Recipe, weights: Path | None, root: Path | None) -> str:
+    """Key of the model before any step: its specification and weights, the data, the seed and our code.
+
+    Args:
+        recipe: What is carried out.
+        weights: The file that the recipe's name was found at.
+        root: Folder of data sets.
+    """
     model = recipe.model.model_dump() | {"weights": sha256(weights) if weights else None}
-    files = [spec.rpartition(":")[0] for spec in (recipe.model.spec, recipe.data.spec) if is_user_code(spec)]
+    specs = [spec for spec in (recipe.model.spec, recipe.data.spec) if is_user_code(spec)]
     content = {
         "seed": recipe.seed,
         "model": model,
-        "data": recipe.data.model_dump(),
-        "files": [sha256(Path(file)) for file in files if Path(file).is_file()],
+        "data": recipe.data.model_dump() | _on_disk(recipe.data.spec, root),
+        "files": [sha256(file) for spec in specs for file in user_files(spec)],
         "code": code_version(),
     }
     return key_of("", "start", content)
+
+
+def _on_disk(spec: str, root: Path | None) -> dict[str, Any]:
+    """Which folder data are read from, and for a folder of images or sounds the names and sizes in it."""
+    loader = DATA.get(spec)
+    if loader is not None and "root" not in inspect.signature(loader).parameters:
+        return {}
+    if loader is not None or is_user_code(spec):
+        return {"root": str(root.resolve()) if root else ""}
+    folder = ((root or Path()) / Path(spec.partition(":")[2]).expanduser()).resolve()
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    listed = [(str(path.relative_to(folder)), path.stat().st_size) for path in files]
+    return {"folder": str(folder), "listed": key_of("", "files", {"listed": listed})}
 
 
 @cache

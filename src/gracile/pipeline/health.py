@@ -35,7 +35,7 @@ def check_activations(model: nn.Module, images: Tensor) -> None:
     try:
         with torch.no_grad():
             model(images)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise ModelError(
             type(model).__name__,
             wanted=f"a model that takes images of shape {tuple(images.shape[1:])}",

@@ -30,9 +30,8 @@ from .steps.quantize import QuantizeStep
 EIGHTHS = 8
 PASSES = 2
 _RUNS = 9
-_QUICK = QuantizeStep(
-    activation_range="minmax", weight_range="minmax", rounding="nearest", calibration=16
-)  # numbers play no part in time
+QUICK = QuantizeStep(activation_range="minmax", weight_range="minmax", rounding="nearest", calibration=16)
+"""For files that are only timed: numbers play no part in time."""
 
 Narrow = Callable[[prune.PerLayer], PrunePlan]
 
@@ -99,7 +98,7 @@ def layer_timer(
             for kind, module in (("dense", layer), ("factored", small)):
                 alone: nn.Module = nn.Sequential(copy.deepcopy(module), nn.Flatten()).eval()
                 if int8:
-                    alone = quantize.ptq(alone, (images[:1],), [images], _QUICK.scheme())
+                    alone = quantize.ptq(alone, (images[:1],), [images], QUICK.scheme())
                 file = Path(folder) / f"{kind}.onnx"
                 export.onnx(alone, (images[:1],), file)
                 candidates.append(measure.Candidate(name=kind, runtime=runtime, model=file))
@@ -128,7 +127,7 @@ def _times(
         for place, (model, file) in enumerate(zip(models, files, strict=True)):
             bench.tick(f"int8 file {place + 1} of {len(models)} to time", place, 2 * len(models))
             int8_file(
-                replace(state, model=model), bench, _QUICK, str(file.relative_to(bench.out)), "candidate"
+                replace(state, model=model), bench, QUICK, str(file.relative_to(bench.out)), "candidate"
             )
         passes = [
             [measure.layer_times(file, images, runtime=runtime) for file in files] for _ in range(PASSES)

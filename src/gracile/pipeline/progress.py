@@ -66,12 +66,12 @@ class Live:
     """A line for each finished stage; below it a bar for the run and one for the stage at work."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True, highlight=False)
+        self.console = console or Console(stderr=True, highlight=False, emoji=False)
         self.progress = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=28),
-            TextColumn("{task.fields[text]}", style="dim"),
+            TextColumn("{task.fields[text]}", style="dim", markup=False),
             TimeElapsedColumn(),
             console=self.console,
             transient=True,
@@ -104,7 +104,8 @@ class Live:
         mark = "[dim]=[/]" if reused else "[green]✓[/]"
         took = "done before" if reused else seconds_text(seconds)
         self.progress.update(self.stage, visible=False)
-        self.console.print(f" {mark} [bold]{name}[/]  {escape(summary)}  [dim]{took}[/]", soft_wrap=True)
+        told = f"[bold]{escape(name)}[/]  {escape(summary)}"
+        self.console.print(f" {mark} {told}  [dim]{took}[/]", soft_wrap=True)
 
     def note(self, text: str) -> None:
         """Print it at once."""

@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 from gracile.records import is_user_code
 
 from .explain import explain
-from .schema import Part
+from .schema import NAME, Part
 from .source import Source, override, parse, read, step_names
 from .steps import AnyStep, QuantizeStep
 
@@ -81,7 +81,7 @@ class Recipe(Part):
         ['fold', 'export']
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(pattern=rf"^{NAME}$")
     """Name of the run, and of its folder unless ``--out`` says otherwise."""
     description: str = ""
     """A sentence for the report."""
@@ -113,13 +113,22 @@ class Recipe(Part):
                 raise _order(
                     index, "batch norms in front of `calibration: 0`, which reads them", "`fold`", do
                 )
-            if shared and step.step not in ("quantize", "export", "pack"):
+            if shared and not (step.only_writes or isinstance(step, QuantizeStep)):
                 do = "Put `codebook` behind it."
                 raise _order(index, "`quantize`, `export` or `pack` behind `codebook`", f"`{step.step}`", do)
             quantized = step.step if step.quantizes else quantized
             masked = step.step if step.makes_masks else masked
             folded = folded or step.step == "fold"
             shared = shared or step.step == "codebook"
+        return self
+
+    @model_validator(mode="after")
+    def _files_of_their_own(self) -> Self:
+        files = [getattr(step, "file", "") for step in self.steps]
+        for index, file in enumerate(files):
+            if file and file in files[:index]:
+                do = "Give it another `file`."
+                raise _order(index, "a file of its own for each step", f"`{file}` again", do)
         return self
 
     @property

@@ -106,7 +106,7 @@ class _Work:
     reporter: Reporter
     done: dict[str, Checkpoint] = field(default_factory=dict)
     reused: set[str] = field(default_factory=set)
-    notes: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # of this run; those of a stage are in its checkpoint
     changed: bool = False
     last: Checkpoint | None = None  # of the newest stage that the model went through
     state: State | None = None  # what it left, when it is in memory
@@ -122,7 +122,7 @@ class _Work:
         few = min(IMAGES, len(self.bundle.train))
         self.images: Tensor = self.bundle.calibration(few, recipe.seed)
         self.inputs: tuple[Tensor, ...] = (self.images[:1],)
-        self.key = start_key(recipe, self.weights)
+        self.key = start_key(recipe, self.weights, self.root)
         self.total = len(stages(recipe))
 
     def build(self) -> nn.Module:
@@ -150,7 +150,8 @@ class _Work:
         """Say once why finished work is done again."""
         if found is not None and not self.changed:
             what = "the recipe, data or weights" if found.code == code_version() else "Gracile itself"
-            self._note(f"{what} changed since the last run: going on from {stage.name}, which is done again.")
+            text = f"{what} changed since the last run: going on from {stage.name}, which is done again."
+            self._note(text, self.notes)
             self.changed = True
 
     def _reuse(self, folder: str, stage: Stage, found: Checkpoint) -> None:
@@ -168,10 +169,11 @@ class _Work:
 
     def _do(self, folder: str, key: str, stage: Stage) -> None:
         checkpoints.clear(self.out, folder)
+        notes: list[str] = []
         start = time.perf_counter()
         with torch.random.fork_rng():
             torch.manual_seed(self.recipe.seed)
-            outcome = stage.work(self._current(), self._bench(folder, key))
+            outcome = stage.work(self._current(), self._bench(folder, key, notes))
         seconds = time.perf_counter() - start
         config = self.recipe.measure.accuracy_config if stage.measured else {}
         accuracy = None
@@ -191,6 +193,7 @@ class _Work:
                 "seconds": seconds,
                 "accuracy": None if accuracy is None else accuracy.percent,
                 "accuracy_config": config,
+                "notes": tuple(notes),
             },
         )
         self.state = outcome.state
@@ -206,7 +209,7 @@ class _Work:
                 self.state = checkpoints.restore(self.last, self.out, self.build, self.inputs)
         return self.state
 
-    def _bench(self, folder: str, key: str) -> Bench:
+    def _bench(self, folder: str, key: str, notes: list[str]) -> Bench:
         return Bench(
             bundle=self.bundle,
             inputs=self.inputs,
@@ -217,11 +220,11 @@ class _Work:
             done=self.done,
             restored=lambda name: checkpoints.restore(self.done[name], self.out, self.build, self.inputs),
             tick=self.reporter.tick,
-            note=self._note,
+            note=lambda text: self._note(text, notes),
         )
 
-    def _note(self, text: str) -> None:
-        self.notes.append(text)
+    def _note(self, text: str, notes: list[str]) -> None:
+        notes.append(text)
         self.reporter.note(text)
 
 

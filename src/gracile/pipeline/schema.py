@@ -5,12 +5,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 if TYPE_CHECKING:
     from torch import nn
 
     from .state import Bench, Outcome, State
+
+
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+"""What runs, steps and files may be called: names of folders on every system."""
+MEASURED = ("original", "int8-only", "compare")
+"""Stages that every run may have beside its steps."""
 
 
 class Part(BaseModel):
@@ -34,12 +40,21 @@ class Step(Part, ABC):
     """It makes integers of weights; only an export or an archive may follow."""
     needs_unmasked: ClassVar[bool] = False
     """It makes other weights of those there are, so none may be zero for good before it."""
+    only_writes: ClassVar[bool] = False
+    """It leaves the model as it is and writes a file of it."""
     structural: ClassVar[bool] = False
     """It makes the model narrower or shorter, so that an uncompressed int8 model is a fair reference."""
 
     step: str
-    name: str = ""
+    name: str = Field(default="", pattern=rf"^({NAME})?$")
     """Name of the step in the report and in ``--set steps.NAME.field=value``; the kind when empty."""
+
+    @field_validator("name")
+    @classmethod
+    def _not_a_stage(cls, name: str) -> str:
+        if name in MEASURED:
+            raise ValueError(f"another name than {', '.join(MEASURED)}, which are measured in every run")
+        return name
 
     @property
     def makes_masks(self) -> bool:

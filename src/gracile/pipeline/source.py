@@ -13,6 +13,8 @@ from gracile.errors import RecipeError, did_you_mean
 
 Loc: TypeAlias = tuple[str | int, ...]
 
+_ENDLESS = "a value that holds itself, or very many levels"
+
 
 @dataclass(frozen=True)
 class Source:
@@ -71,13 +73,14 @@ def parse(text: str, file: str = "recipe") -> Source:
     """Read recipe text; ``file`` is its name in errors.
 
     Raises:
-        RecipeError: The text is not YAML, not a mapping, or has a key twice.
+        RecipeError: The text is not YAML, not a mapping, has a key twice or one that is no text, or a value
+            that cannot be.
 
     Example:
         >>> parse("seed: 3\\nsteps:\\n- step: fold").lines[("steps", 0, "step")]
         3
     """
-    loader = yaml.SafeLoader(text)
+    loader = _Loader(text)
     try:
         node = loader.get_single_node()
         if not isinstance(node, yaml.MappingNode):
@@ -97,9 +100,22 @@ def parse(text: str, file: str = "recipe") -> Source:
         raise RecipeError(f"{file}:{line}", wanted="YAML", found=error.problem or str(error)) from error
     except yaml.YAMLError as error:
         raise RecipeError(f"{file}:1", wanted="YAML", found=str(error)) from error
+    except RecursionError as error:
+        raise RecipeError(f"{file}:1", wanted="YAML that ends", found=_ENDLESS) from error
     finally:
         loader.dispose()
     return Source(file, data, lines)
+
+
+class _Loader(yaml.SafeLoader):
+    """A value that cannot be, such as the 45th of a month, is told with its line."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except ValueError as error:
+            problem = f"{error}; text stands in quotes"
+            raise yaml.constructor.ConstructorError(problem=problem, problem_mark=node.start_mark) from error
 
 
 def _note_lines(node: yaml.Node, loc: Loc, lines: dict[Loc, int], file: str) -> None:
@@ -111,6 +127,9 @@ def _note_lines(node: yaml.Node, loc: Loc, lines: dict[Loc, int], file: str) -> 
         seen: dict[str, int] = {}
         for key, value in node.value:
             line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                found = "a list" if isinstance(key, yaml.SequenceNode) else "a mapping"
+                raise RecipeError(f"{file}:{line}", wanted="words as keys", found=found)
             place = (*loc, str(key.value))
             if key.value in seen:
                 raise RecipeError(
@@ -143,12 +162,28 @@ def override(source: Source, assignments: list[str]) -> Source:
         path, equals, value = text.partition("=")
         if not equals or not path.strip():
             raise RecipeError(f"--set {text}", wanted="key.path=value", found=f"{text!r}")
-        try:
-            parsed = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise RecipeError(f"--set {text}", wanted="a value in YAML", found=f"{value!r}") from error
+        parsed = yaml_value(value, f"--set {text}")
         written[_assign(data, path.strip().split("."), parsed, text)] = text
     return Source(source.file, data, source.lines, written)
+
+
+def yaml_value(text: str, where: str) -> Any:
+    """Read one value in YAML; ``where`` is its place in errors.
+
+    Raises:
+        RecipeError: It is not YAML.
+
+    Example:
+        >>> yaml_value("[1, 4]", "--set measure.batches=[1, 4]")
+        [1, 4]
+    """
+    loader = _Loader(text)
+    try:
+        return loader.get_single_data()
+    except (yaml.YAMLError, RecursionError) as error:
+        raise RecipeError(where, wanted="a value in YAML", found=f"{text!r}") from error
+    finally:
+        loader.dispose()
 
 
 def _assign(data: Any, keys: list[str], value: Any, text: str) -> Loc:

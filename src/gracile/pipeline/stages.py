@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .compare import Compare
@@ -44,8 +44,8 @@ def stages(recipe: Recipe) -> tuple[Stage, ...]:
             name=name,
             kind=step.step,
             config=step.model_dump(exclude={"name"}),
-            work=step.run,
-            measured=measure.after_each_step and step.step not in ("export", "pack"),
+            work=_work(step),
+            measured=measure.after_each_step and not step.only_writes,
         )
         for name, step in zip(recipe.step_names, recipe.steps, strict=True)
     ]
@@ -59,6 +59,13 @@ def stages(recipe: Recipe) -> tuple[Stage, ...]:
         beside.append(_measuring("int8-only", quantize.model_dump(exclude={"name"}), Int8Only(quantize)))
     last = _measuring("compare", measure.model_dump(), Compare(measure))
     return (*steps[:originals], *beside, *steps[originals:], last)
+
+
+def _work(step: Step) -> Callable[[State, Bench], Outcome]:
+    """What ``step`` does; where it changes the model, a file exported before no longer holds that model."""
+    if step.only_writes:
+        return step.run
+    return lambda state, bench: step.run(replace(state, deployed=""), bench)
 
 
 def _narrows(step: Step) -> bool:

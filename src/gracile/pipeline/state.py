@@ -31,7 +31,8 @@ class State:
 
     ``model`` is the user's own class in float; ``changes`` rebuild its structure from a fresh one;
     ``masks`` says which of its weights are zero for good; ``quantized`` simulates ``quant`` on it;
-    ``deployed`` is the exported file, relative to the run's folder.
+    ``deployed`` is the file that this model was exported to, relative to the run's folder; empty where a
+    step changed the model since.
     """
 
     model: nn.Module

@@ -54,6 +54,7 @@ def verdict(
     accuracies: Mapping[str, float] | None = None,
     proofs: Sequence[Proof] = (),
     kernels: Sequence[dict[str, Any]] = (),
+    kernels_of: str = "",
 ) -> Verdict:
     """Judge a run from its figures alone.
 
@@ -66,6 +67,7 @@ def verdict(
         accuracies: Accuracy of the deployed file in each runtime, in percent.
         proofs: What had to hold exactly.
         kernels: Rows of :func:`gracile.export.kernels`: what ran for each operation of the file.
+        kernels_of: Where that was; ONNX Runtime where not given.
 
     Returns:
         The sentences, what got worse apart.
@@ -81,7 +83,7 @@ def verdict(
         *_headline_speed(before, after),
         *_smaller("The file", before.size_bytes, after.size_bytes, bytes_text),
         *_smaller("The number of multiply-adds", before.macs, after.macs, count_text),
-        *_float_kernels(kernels),
+        *_float_kernels(kernels, kernels_of or "ONNX Runtime"),
         *_held_proofs(proofs),
     ):
         (worse if is_worse else rest).append(sentence)
@@ -191,14 +193,15 @@ def _smaller(what: str, before: int, after: int, text: Any) -> Iterable[Finding]
     )
 
 
-def _float_kernels(kernels: Sequence[dict[str, Any]]) -> Iterable[Finding]:
+def _float_kernels(kernels: Sequence[dict[str, Any]], place: str) -> Iterable[Finding]:
     asked = [row for row in kernels if row["bits"] is not None and row["bits"] < FLOAT_BITS]
     floating = [str(row["layer"]) for row in asked if not row["integer"]]
     if floating:
         some = ", ".join(floating[:4]) + (", ..." if len(floating) > 4 else "")
-        yield True, f"{len(floating)} of {len(asked)} quantized layers did not run in integers: {some}."
+        count = f"{len(floating)} of {len(asked)} quantized layers"
+        yield True, f"{count} did not run in integers in {place}: {some}."
     elif asked:
-        yield False, f"All {len(asked)} quantized layers ran in integers in ONNX Runtime."
+        yield False, f"All {len(asked)} quantized layers ran in integers in {place}."
 
 
 def _pairs(ratios: Sequence[Ratio], candidate: str, reference: str) -> list[Ratio]:

@@ -16,10 +16,9 @@ from gracile.errors import BudgetError
 from gracile.prune import Remembered
 from gracile.records import PrunePlan, Speed
 
-from .latency import available
+from .latency import QUICK, available
 from .original import int8_file
 from .state import Bench, State
-from .steps.quantize import QuantizeStep
 
 if TYPE_CHECKING:
     from .steps.prune import Choice, PruneStep
@@ -83,7 +82,6 @@ def _timed(
     plans: dict[Option, PrunePlan], step: PruneStep, state: State, bench: Bench
 ) -> dict[Option, Speed]:
     """Speed of each candidate, quantized to int8; accuracy plays no part, so nothing is refitted."""
-    quick = QuantizeStep(activation_range="minmax", weight_range="minmax", rounding="nearest", calibration=16)
     runtime = available(step.measure_on, bench)
     options = {str(option): option for option in (_WHOLE, *plans)}
     with TemporaryDirectory(prefix="widths-", dir=bench.out) as folder:
@@ -93,7 +91,7 @@ def _timed(
             path = Path(folder) / f"{name}.onnx"
             bench.tick(f"widths in multiples of {option}", len(candidates), 2 * len(options))
             int8_file(
-                replace(state, model=model), bench, quick, str(path.relative_to(bench.out)), "candidate"
+                replace(state, model=model), bench, QUICK, str(path.relative_to(bench.out)), "candidate"
             )
             candidates.append(measure.Candidate(name=name, runtime=runtime, model=path))
         speeds, _ = measure.bench(candidates, inputs=bench.images, batches=[step.measure_batch], runs=_RUNS)

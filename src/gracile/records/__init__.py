@@ -83,4 +83,5 @@ from .text import ratio_text as ratio_text
 from .text import runtime_text as runtime_text
 from .text import seconds_text as seconds_text
 from .user_code import is_user_code as is_user_code
+from .user_code import user_files as user_files
 from .user_code import user_function as user_function

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,6 +111,10 @@ class MaskPlan:
         names = [mask.param for mask in self.masks]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise BadArgument("masks", wanted="one for each parameter", found=f"several for {twice[0]}")
+
+    def only(self, params: Collection[str]) -> MaskPlan:
+        """The masks of these parameters: those of layers that are gone are left out."""
+        return replace(self, masks=tuple(mask for mask in self.masks if mask.param in params))
 
     @property
     def kept(self) -> int:

@@ -25,6 +25,7 @@ from .quant_view import quantized
 from .view import (
     accuracy_path,
     figures,
+    kernels_of,
     layer_rows,
     only_weights,
     sensitivities,
@@ -65,7 +66,7 @@ def html(run: Run) -> str:
         curves=training_curves(run),
         sensitivities=sensitivities(run),
         quantized=quantized(run),
-        kernels_of=next((s.detail["target"] for s in run.steps if "target" in s.detail), "ONNX Runtime"),
+        kernels_of=kernels_of(run),
         bars=bars,
         lines=lines,
         width_bar=width_bar,

@@ -71,6 +71,13 @@ def only_weights(run: Run) -> bool:
     return str(run.plan.get("deployed", "")).endswith(".safetensors")
 
 
+def kernels_of(run: Run) -> str:
+    """Where the kernels of the deployed file were listed."""
+    deployed = run.plan.get("deployed", "")
+    told = (s.detail for s in run.steps if "target" in s.detail)
+    return next((d["target"] for d in told if d.get("file", deployed) == deployed), "ONNX Runtime")
+
+
 def _file_note(run: Run) -> str:
     return "weights before and after" if only_weights(run) else "float ONNX against deployed file"
 

@@ -1,4 +1,4 @@
-"""How much may stay, as a recipe says it: the part that every step with a budget has in common."""
+"""How much may stay, as a recipe says it: the parts that steps with a budget have in common."""
 
 from __future__ import annotations
 
@@ -12,13 +12,26 @@ if TYPE_CHECKING:
     from gracile.records import Bytes, Macs, Params
 
 
-class BudgetPart(Part):
-    """How much may stay: exactly one of the fields, ``weight_bits`` beside ``bytes`` aside."""
+class SharesPart(Part):
+    """How much may stay as a share."""
 
     macs: float | None = Field(default=None, gt=0, lt=1)
     """Share of the multiply-adds to keep."""
     params: float | None = Field(default=None, gt=0, lt=1)
     """Share of the parameters to keep."""
+
+    def share(self) -> Macs | Params | None:
+        """The share as the library's own object; none where neither is given."""
+        from gracile.records import Macs, Params
+
+        if self.macs is not None:
+            return Macs(fraction_kept=self.macs)
+        return None if self.params is None else Params(fraction_kept=self.params)
+
+
+class BudgetPart(SharesPart):
+    """How much may stay: exactly one of the fields, ``weight_bits`` beside ``bytes`` aside."""
+
     bytes: int | None = Field(default=None, ge=1)
     """What all parameters may take by formula, weights in ``weight_bits``, everything else in 32."""
     weight_bits: int | None = Field(default=None, ge=1, le=32)
@@ -43,12 +56,8 @@ class BudgetPart(Part):
 
     def cost(self) -> Macs | Params | Bytes | None:
         """The budget as the library's own object; none where another field says it."""
-        from gracile.records import Bytes, Macs, Params
+        from gracile.records import Bytes
 
-        if self.macs is not None:
-            return Macs(fraction_kept=self.macs)
-        if self.params is not None:
-            return Params(fraction_kept=self.params)
         if self.bytes is not None:
             return Bytes(at_most=self.bytes, weight_bits=self.weight_bits or 32)
-        return None
+        return self.share()

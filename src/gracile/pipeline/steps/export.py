@@ -8,7 +8,7 @@ from pydantic import Field
 
 from gracile.records import bytes_text
 
-from ..schema import Step
+from ..schema import NAME, Step
 from ..verdict import FLOAT_BITS
 
 if TYPE_CHECKING:
@@ -23,12 +23,11 @@ class ExportStep(Step):
     """Export to ONNX, with integer kernels where the model is quantized."""
 
     after_quantize: ClassVar[bool] = True
+    only_writes: ClassVar[bool] = True
 
     step: Literal["export"] = "export"
-    file: str = Field(default="model.onnx", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.onnx$")
+    file: str = Field(default="model.onnx", pattern=rf"^{NAME}\.onnx$")
     """Name of the file in the run's folder."""
-    dynamic_batch: bool = True
-    """Let the batch size be chosen at run time."""
     target: Literal["onnxruntime-cpu", "openvino-cpu"] = "onnxruntime-cpu"
     """Where the file will run: its kernels are listed and compared, and what is slower there is said."""
 
@@ -44,7 +43,7 @@ class ExportStep(Step):
         target = TARGETS[self.target]
         path = bench.out / self.file
         bench.tick("writing", 0, 3)
-        artifact = export.onnx(state.current, bench.inputs, path, dynamic_batch=self.dynamic_batch)
+        artifact = export.onnx(state.current, bench.inputs, path)
         bench.tick("kernels", 1, 3)
         kernels = export.kernels(path, runtime=target.runtime)
         bench.tick("parity", 2, 3)
@@ -62,12 +61,13 @@ class ExportStep(Step):
             state=replace(state, deployed=self.file),
             summary=f"{self.file}, {size}, {kind}",
             detail={
+                "file": self.file,
                 "kernels": list(kernels),
                 "parity": list(parity),
                 "target": target.title,
                 "remarks": list(remarks),
             },
-            artifacts=(replace(artifact, name="to deploy", path=self.file),),
+            artifacts=(replace(artifact, name="to deploy"),),
         )
 
 

@@ -9,17 +9,16 @@ from pydantic import Field, model_validator
 from gracile.records import PrunePlan, count_text, from_plain, to_plain
 
 from ..schema import Step
+from .budgets import SharesPart
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from gracile.prune import Macs, Params
-
     from ..state import Bench, Outcome, State
 
 
-class MergeStep(Step):
-    """Merge channels by similarity, across residual branches too."""
+class MergeStep(SharesPart, Step):
+    """Merge channels by similarity, across residual branches too: the nearest until the share is met."""
 
     structural = True
     needs_unmasked = True
@@ -28,10 +27,6 @@ class MergeStep(Step):
     tolerance: float = Field(default=1e-3, ge=0)
     """How far merged channels may be apart, relative to the mean norm of each layer's rows; unused with a
     budget."""
-    macs: float | None = Field(default=None, gt=0, lt=1)
-    """Share of the multiply-adds to keep: the nearest channels merge until it is met."""
-    params: float | None = Field(default=None, gt=0, lt=1)
-    """Share of the parameters to keep; instead of ``macs``."""
     leave: tuple[str, ...] = ("first", "last")
     """Layers left alone: ``first``, ``last``, dotted names or patterns."""
     round_to: int = Field(default=1, ge=1)
@@ -53,7 +48,7 @@ class MergeStep(Step):
 
         state.refuse_masks(self.step)
         merged = prune.merge(
-            state.model, bench.inputs, budget=self.budget(), tolerance=self.tolerance, leave=self.leave,
+            state.model, bench.inputs, budget=self.share(), tolerance=self.tolerance, leave=self.leave,
             round_to=self.round_to, seed=bench.seed,
             calibration=bench.calibration(self.calibration) if self.calibration else None,
         )  # fmt: skip
@@ -73,14 +68,6 @@ class MergeStep(Step):
             skips=plan.skipped,
             proofs=(merged.proof,),
         )
-
-    def budget(self) -> Macs | Params | None:
-        """The budget as the library's own object."""
-        from gracile import prune
-
-        if self.macs is not None:
-            return prune.Macs(fraction_kept=self.macs)
-        return None if self.params is None else prune.Params(fraction_kept=self.params)
 
     @classmethod
     def restore(cls, model: nn.Module, plan: dict[str, Any]) -> nn.Module:

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from gracile.records import bytes_text
 
-from ..schema import Step
+from ..schema import NAME, Step
 
 if TYPE_CHECKING:
     from ..state import Bench, Outcome, State
@@ -18,9 +18,10 @@ class PackStep(Step):
     """Write an archive that ``gracile.load`` gives back exactly."""
 
     after_quantize: ClassVar[bool] = True
+    only_writes: ClassVar[bool] = True
 
     step: Literal["pack"] = "pack"
-    file: str = Field(default="model.gracile", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.gracile$")
+    file: str = Field(default="model.gracile", pattern=rf"^{NAME}\.gracile$")
     """Name of the file in the run's folder."""
 
     def run(self, state: State, bench: Bench) -> Outcome:

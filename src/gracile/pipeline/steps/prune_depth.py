@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from gracile.records import BranchPlan, count_text, from_plain, to_plain
 
 from ..schema import Step
+from .budgets import SharesPart
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from ..state import Bench, Outcome, State
 
 
-class PruneDepthStep(Step):
+class PruneDepthStep(SharesPart, Step):
     """Remove residual branches, those first whose loss moves the outputs least for what they cost."""
 
     structural = True
@@ -26,10 +27,6 @@ class PruneDepthStep(Step):
     step: Literal["prune_depth"] = "prune_depth"
     branches: int | None = Field(default=None, ge=1)
     """How many go; or ``macs``, or ``params``."""
-    macs: float | None = Field(default=None, gt=0, lt=1)
-    """Share of the multiply-adds to keep."""
-    params: float | None = Field(default=None, gt=0, lt=1)
-    """Share of the parameters to keep."""
     cost: Literal["macs", "milliseconds"] = "macs"
     """What a branch's effect is divided by: its multiply-adds, or its time measured in ``measure_on``."""
     measure_on: Literal["ort", "openvino"] = "ort"
@@ -48,6 +45,8 @@ class PruneDepthStep(Step):
 
     def run(self, state: State, bench: Bench) -> Outcome:
         """Choose branches and take them out; each removal was proved on the model when it was found."""
+        from dataclasses import replace
+
         from gracile import prune, surgery
 
         from ..latency import branch_times
@@ -68,9 +67,10 @@ class PruneDepthStep(Step):
         proof = surgery.prove_removal(state.model, bench.inputs, plan.removed, seed=bench.seed)
         surgery.require((proof,))
         model = prune.remove_branches(state.model, plan, calibration=images)
-        data = to_plain(plan)
+        masks = None if state.masks is None else state.masks.only(model.state_dict())
+        state = replace(state, masks=masks if masks and masks.masks else None)
         return Outcome(
-            state=state.changed(model, Change(kind=self.step, plan=data)),
+            state=state.changed(model, Change(kind=self.step, plan=to_plain(plan))),
             summary=f"{len(plan.removed)} of {len(plan.removed) + len(plan.kept)} branches removed, "
             f"multiply-adds {count_text(plan.macs_before)} -> {count_text(plan.macs_after)}, "
             f"parameters {count_text(plan.params_before)} -> {count_text(plan.params_after)}",
@@ -89,10 +89,9 @@ class PruneDepthStep(Step):
 
         if self.branches is not None:
             return prune.Branches(count=self.branches)
-        if self.macs is not None:
-            return prune.Macs(fraction_kept=self.macs)
-        assert self.params is not None  # one of them is given
-        return prune.Params(fraction_kept=self.params)
+        share = self.share()
+        assert share is not None  # one of them is given
+        return share
 
     @classmethod
     def restore(cls, model: nn.Module, plan: dict[str, Any]) -> nn.Module:
