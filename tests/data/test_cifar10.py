@@ -102,6 +102,12 @@ def test_damaged_labels(root: Path, content: bytes | None, message: str) -> None
         cifar10(root)
 
 
+def test_no_labels(root: Path) -> None:
+    np.save(root / "cifar10" / "train_labels.npy", np.zeros(0, np.uint8))
+    with pytest.raises(DataError, match=r"wanted a row of class indices, found none, of shape \(0,\)"):
+        cifar10(root)
+
+
 @pytest.mark.parametrize("labels", [np.arange(16), -np.ones(16, int), np.zeros(16), np.zeros((16, 1), int)])
 def test_labels_that_are_none(root: Path, labels: np.ndarray) -> None:
     np.save(root / "cifar10" / "train_labels.npy", labels)

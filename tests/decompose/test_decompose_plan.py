@@ -7,6 +7,7 @@ import itertools
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from gracile import decompose
 from gracile.decompose import CP, SVD, Bytes, Energy, Macs, Params, Spatial, Tucker
@@ -224,3 +225,107 @@ def test_errors_say_what_to_do(own) -> None:
         model.first.weight[0, 0, 0, 0] = float("nan")
     with pytest.raises(NonFiniteError, match="first"):
         decompose.plan(model, inputs, budget=Energy(kept=0.9))
+
+
+class Alias(nn.Module):
+    """Layers run by their second name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(32, 32), nn.Linear(32, 8)
+        self.body = nn.Sequential(self.first, nn.ReLU(), self.second)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor | tuple[Tensor, ...]]:
+        y = self.body(x)
+        return {"y": y, "more": (y > 0, y.exp())}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_layer_with_two_names_is_factored_under_both(dtype: torch.dtype) -> None:
+    model, inputs = Alias().eval().to(dtype), (torch.randn(1, 32, dtype=dtype),)
+    plan = decompose.plan(model, inputs, budget=Macs(fraction_kept=0.6))
+    assert [one.layer for one in plan.layers] == ["first"]
+    for made in (decompose.apply(model, plan), decompose.apply_structure(model, plan)):
+        assert made.first is made.body[0]
+        after = cost(made, inputs)
+        assert (after.macs, after.params) == (plan.macs_after, plan.params_after)
+        assert after.params == sum(p.numel() for p in made.parameters())
+    proof = decompose.prove(model, decompose.apply(model, plan), plan, inputs)
+    assert proof.passed
+    assert proof.effect > 1e-3
+    assert decompose.sensitivity(model, inputs, torch.randn(64, 32, dtype=dtype))["first"] > 0
+
+
+def test_a_proof_finds_a_wrong_factor() -> None:
+    model, inputs = Alias().eval(), (torch.randn(1, 32),)
+    plan = decompose.plan(model, inputs, budget=Energy(kept=0.5))
+    small = decompose.apply(model, plan)
+    wrong = small.first[0]
+    small.first[0] = nn.Sequential(wrong, nn.Hardtanh(-1e-3, 1e-3))
+    small.first[0].get_parameter = wrong.get_parameter
+    assert not decompose.prove(model, small, plan, inputs).passed
+
+
+def test_a_layer_may_be_the_whole_model() -> None:
+    model, inputs = low_rank(nn.Linear(16, 16)).eval(), (torch.randn(1, 16),)
+    plan = decompose.plan(model, inputs, budget=Energy(kept=0.9))
+    small = decompose.apply(model, plan)
+    assert isinstance(small, nn.Sequential)
+    assert cost(small, inputs).params == plan.params_after < plan.params_before
+    assert decompose.prove(model, small, plan, inputs).passed
+    small.load_state_dict(decompose.apply_structure(model, plan).state_dict())
+
+
+class Places(nn.Module):
+    """Layers at several sizes and on flattened batches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shared = nn.Conv2d(3, 16, 3, padding=1)
+        self.frames = nn.Conv2d(16, 16, 3, padding=1)
+        self.tokens = nn.Linear(16, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        small = self.shared(nn.functional.avg_pool2d(x, 2))
+        big = nn.functional.avg_pool2d(self.shared(x), 2)
+        count, channels, height, width = small.shape
+        frames = torch.stack([small, big], 1).reshape(count * 2, channels, height, width)
+        rows = self.frames(frames).permute(0, 2, 3, 1).reshape(-1, channels)
+        return self.tokens(rows).reshape(count, -1, channels).mean(1)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_costs_are_counted_call_by_call(batch: int) -> None:
+    model, inputs = low_rank(Places()).eval(), (torch.randn(batch, 3, 8, 8),)
+    before = {layer.name: layer.macs for layer in cost(model, inputs).layers}
+    plan = decompose.plan(model, inputs, budget=Energy(kept=0.9))
+    assert {one.layer for one in plan.layers} == {"shared", "frames", "tokens"}
+    assert plan.macs_after == cost(decompose.apply(model, plan), inputs).macs
+    found = {one.layer: one.macs_before for one in plan.layers}
+    assert (found["frames"], found["tokens"]) == (before["frames"], before["tokens"])
+    calls = {name: one.calls for name, one in survey(model, inputs).items()}
+    assert calls == {"shared": 1 + 4, "frames": 2, "tokens": 1}  # in images of the first call
+
+
+def test_data_of_a_loader_on_a_model_with_padding_by_name() -> None:
+    class Padded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.named = nn.Conv2d(3, 8, 3, padding="same")
+            self.mirrored = nn.Conv2d(8, 8, 3, padding=1, padding_mode="reflect")
+            self.plain = nn.Conv2d(8, 8, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.plain(self.mirrored(self.named(x.sub_(0.5))))
+
+    images = torch.rand(16, 3, 8, 8)
+    loader = DataLoader(TensorDataset(images), batch_size=8)
+    kept = images.clone()
+    model, inputs = low_rank(Padded()).eval(), (images[:1],)
+    plan = decompose.plan(model, inputs, budget=Energy(kept=0.9), calibration=loader)
+    assert [one.layer for one in plan.layers] == ["plain"]
+    assert {s.where: s.why for s in plan.skipped} == {
+        "named": "its padding is 'same'",
+        "mirrored": "its padding is 'reflect'",
+    }
+    assert torch.equal(images, kept)

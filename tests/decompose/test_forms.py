@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from gracile.decompose import CP, SVD, Form, Space, Spatial, Tucker
 from gracile.decompose.forms.refine import output_error
@@ -178,3 +179,39 @@ def test_errors_of_all_ranks_are_those_of_each(shape: tuple[int, ...], aware: bo
         dense = SVD().dense(SVD().factor(weight.double(), (rank,), covariance))
         wanted = float(output_error(weight.double(), dense, covariance))
         assert float(found[rank]) == pytest.approx(wanted, abs=1e-10), rank
+
+
+class Standardised(nn.Conv2d):
+    """Convolves with another weight than it holds."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._conv_forward(x, self.weight - self.weight.mean(), self.bias)
+
+
+class Same(nn.Conv2d):
+    """Pads on its own."""
+
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return super()._conv_forward(nn.functional.pad(x, (0, 1, 0, 1)), weight, bias)
+
+
+def test_layers_that_compute_something_else_are_refused() -> None:
+    for form in FORMS.values():
+        assert form.refuses(Standardised(4, 4, 3)) == "Standardised computes something of its own"
+        assert form.refuses(Same(4, 4, 3)) == "Same computes something of its own"
+    bound, own = nn.Linear(4, 4), nn.Linear(4, 4)
+    own.forward = lambda x: x  # type: ignore[method-assign]
+    assert SVD().refuses(bound) is None
+    assert "of its own" in str(SVD().refuses(own))
+    assert SVD().refuses(type("Named", (nn.Linear,), {})(4, 4)) is None
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_moments_from_the_processor_meet_weights_on_a_gpu(form: Form) -> None:
+    with FakeTensorMode():
+        weight = torch.empty(8, 6, 3, 3, device="cuda")
+        moments = torch.empty(54, 54, dtype=torch.float64)
+        assert output_error(weight.double(), weight.double(), moments).device.type == "cuda"
+        if isinstance(form, SVD):
+            assert form.errors(weight, moments).device.type == "cuda"
+            assert {f.device.type for f in form.factor(weight, (3,), moments)} == {"cuda"}

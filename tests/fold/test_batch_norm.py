@@ -256,3 +256,50 @@ def test_parts_on_a_norm_stay_and_masks_go_into_the_weights() -> None:
     assert set(parts_of(folded[1])) == {"border", "scatter"}
     assert fold.apply_structure(net, found).state_dict().keys() == folded.state_dict().keys()
     assert set(parts_of(net[1])) == {"border", "mask", "scatter"}
+
+
+class Around(nn.Module):
+    """Foldable norms between two functions."""
+
+    def __init__(self, before=lambda x: x, behind=lambda x: x) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 6, 3, bias=False), lively(nn.BatchNorm2d(6)), nn.ReLU(),
+            lively(nn.BatchNorm2d(6)), nn.Conv2d(6, 4, 3), lively(nn.BatchNorm2d(4)),
+        )  # fmt: skip
+        self.before, self.behind = before, behind
+
+    def forward(self, x: Tensor):
+        return self.behind(self.body(self.before(x)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_rounding_of_another_type_is_no_change_of_the_outputs(dtype: torch.dtype) -> None:
+    net, x = Around().eval().to(dtype), torch.randn(1, 3, 8, 8, dtype=dtype)
+    plan = fold.plan(net, (x,))
+    assert len(plan.norms) == 3
+    assert fold.apply(net, plan)(x).dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("before", "behind"),
+    [
+        (lambda x: x, lambda y: (y, y > 0)),
+        (lambda x: x.log(), lambda y: y),
+        (lambda x: x.sub_(0.5).div_(2), lambda y: {"logits": y}),
+    ],
+)
+def test_folds_are_tried_on_ordinary_models(before, behind) -> None:
+    x = torch.rand(1, 3, 8, 8) + 0.1
+    kept = x.clone()
+    assert len(fold.plan(Around(before, behind).eval(), (x,)).norms) == 3
+    assert torch.equal(x, kept)
+
+
+def test_a_norm_in_a_region_folds() -> None:
+    class Region(Around):
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.autocast("cpu", enabled=False):
+                return self.body(x)
+
+    check(Region().eval(), torch.randn(2, 3, 8, 8), [("body.0", "body.1"), ("body.4", "body.5")])

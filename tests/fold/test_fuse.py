@@ -233,3 +233,28 @@ class Grown(nn.Module):
 
 def test_other_shapes_are_left() -> None:
     assert not same(Grown(), torch.randn(2, 4, 4, 4)).fusions
+
+
+class Named(nn.Module):
+    """Layers with two names, run by the second; several outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 3)
+        self.body = nn.Sequential(self.first, self.second)
+        self.spare = self.also = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor):
+        y = self.body(x)
+        return {"y": y, "above": y > 0}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_layers_with_two_names_and_of_half_precision_become_one(dtype: torch.dtype) -> None:
+    model, x = Named().eval().to(dtype), torch.randn(1, 3, 6, 6, dtype=dtype)
+    plan = fold.plan_fusions(model, (x,))
+    small = fold.apply_fusions(model, plan)
+    assert [f.kind for f in plan.fusions] == ["chain"]
+    assert small.first is small.body[0]
+    assert isinstance(small.second, nn.Identity)
+    assert sum(p.numel() for p in small.parameters()) == 4 * 3 * 9 + 4

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from gracile.graph import capture, cost, trace
-from gracile.records import PrunePlan
+from gracile.records import Bytes, PrunePlan
 from gracile.surgery import apply, edits
 from gracile.testing.nets import NETS, net
 
@@ -57,3 +57,40 @@ def test_activation_bytes_by_hand() -> None:
     found = cost(model, (torch.zeros(1, 1, 2, 2),))
     assert found.activation_bytes == 4 * (8 + 8 + 3)  # convolution, activation, linear; flatten is a view
     assert found.peak_activation_bytes == 4 * (8 + 8)  # convolution and activation
+
+
+class Twice(nn.Module):
+    """Each layer has two names."""
+
+    def __init__(self, first: bool) -> None:
+        super().__init__()
+        self.conv, self.head, self.first = nn.Conv2d(3, 8, 3), nn.Linear(8, 2), first
+        self.body = nn.Sequential(self.conv, nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x).relu() if self.first else self.body(x)
+        return self.head(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_parameters_with_two_names_count_once(first: bool) -> None:
+    model, inputs = Twice(first), (torch.zeros(1, 3, 6, 6),)
+    found = cost(model, inputs)
+    assert found.params == sum(p.numel() for p in model.parameters()) == 8 * 27 + 8 + 18
+    assert [layer.params for layer in found.layers] == [8 * 27 + 8, 18]
+    traced = trace(capture(model, inputs))
+    assert [s.where for s in traced.frozen] == ["head"]  # the other name is not a module that stands idle
+    assert traced.cost({traced.groups[0].name: [0, 1]}).params == 6 * 27 + 6 + 14
+
+
+def test_tied_layers_share_their_parameters() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4, bias=False))
+    model[2].weight = model[0].weight
+    found = cost(model, (torch.zeros(1, 4),))
+    assert (found.params, [layer.params for layer in found.layers]) == (20, [20, 0])
+
+
+def test_bytes_of_a_tied_weight_count_once() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+    model[2].weight = model[0].weight
+    assert Bytes(at_most=99, weight_bits=8).of(cost(model, (torch.zeros(1, 4),))) == 16 + 4 * 8

@@ -59,3 +59,87 @@ def test_a_relu_of_something_else_stays() -> None:
     captured = capture(net, (torch.randn(2, 3),))
     found = [str(n.target).split(".")[1] for n in captured.graph.nodes if n.op == "call_function"]
     assert found == ["relu", "hardtanh", "relu"]
+
+
+class Runs(nn.Module):
+    """Any function of the input."""
+
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def scaled(x: Tensor) -> Tensor:
+    return torch.add(torch.zeros_like(x), x, alpha=2.0)
+
+
+def shifted_in_time(x: Tensor) -> Tensor:
+    late = torch.zeros_like(x)
+    late[:, 1:] = x[:, :-1]
+    return late + x
+
+
+def collected(x: Tensor) -> Tensor:
+    total = torch.zeros_like(x)
+    for factor in (1.0, 2.0):
+        total.add_(x * factor)
+    return total.exp()
+
+
+def changed_afterwards(x: Tensor) -> Tensor:
+    x = x.exp()
+    y = torch.zeros_like(x) + x
+    y.mul_(2)
+    return y + x
+
+
+def source_changed_afterwards(x: Tensor) -> Tensor:
+    x = x.exp()
+    y = torch.zeros_like(x) + x
+    x.mul_(2)
+    return y + x
+
+
+def read_by_its_old_name(x: Tensor) -> Tensor:
+    total = torch.zeros_like(x)
+    first = total.view(-1)
+    total.add_(x)
+    return first.exp()
+
+
+def lowered_between(x: Tensor) -> Tensor:
+    x = x.relu()
+    x.sub_(0.5)
+    return x.relu()
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        scaled,
+        shifted_in_time,
+        collected,
+        changed_afterwards,
+        source_changed_afterwards,
+        read_by_its_old_name,
+        lowered_between,
+    ],
+)
+def test_outputs_stay_where_memory_is_shared(function) -> None:
+    x = torch.randn(2, 3, 4)
+    captured = capture(Runs(function), (x.clone(),))
+    assert torch.equal(captured.program.module()(x.clone()), function(x.clone()))
+
+
+def test_a_sum_in_place_with_a_branch_that_was_removed_goes() -> None:
+    def block(x: Tensor) -> Tensor:
+        out = x.new_zeros(x.shape)
+        out += x
+        return out.relu_()
+
+    captured = capture(Runs(lambda x: block(block(x.relu()))), (torch.randn(2, 3),))
+    found = [str(n.target).split(".")[1] for n in captured.graph.nodes if n.op == "call_function"]
+    assert found == ["relu"]

@@ -169,3 +169,29 @@ def test_expected_shapes_are_those_of_the_narrowed_model(name: str) -> None:
             assert wanted == list(b.meta["val"].shape), a.name
             shrunk += bool(kept)
     assert shrunk > 4
+
+
+@pytest.mark.parametrize("meet", [torch.max, torch.min, torch.maximum])
+def test_the_larger_of_two_is_taken_element_by_element(meet) -> None:
+    class Meet(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.head = nn.Conv2d(3, 6, 1), nn.Conv2d(3, 6, 1), nn.Conv2d(6, 2, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(meet(self.a(x), self.b(x)))
+
+    found = trace(capture(Meet(), (torch.zeros(1, 3, 4, 4),)))
+    assert {g.name: g.units for g in found.groups} == {"a": 6}
+    assert "head.weight:1" in found.groups[0].members
+
+
+def test_tracing_leaves_random_numbers_as_they_were() -> None:
+    class Noisy(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + torch.randn(4)
+
+    captured = capture(Noisy(), (torch.zeros(1, 4),))
+    before = torch.get_rng_state()
+    trace(captured)
+    assert torch.equal(torch.get_rng_state(), before)

@@ -103,3 +103,31 @@ def test_published_weights_on_the_shared_images(data_root: Path) -> None:
     result = accuracy(*predictions(model, load_data("cifar10", data_root).test))
     assert result.n == 1000
     assert result.percent == pytest.approx(92.6, abs=0.11)  # one image may tip by rounding
+
+
+class Remembers(nn.Module):
+    """Makes a table in its first pass and uses it in all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.table = nn.Linear(4, 4), None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.table is None:
+            self.table = torch.linspace(0, 1, 4)
+        return self.layer(x * self.table)
+
+
+def test_a_model_that_keeps_tensors_can_be_trained_afterwards() -> None:
+    model = Remembers()
+    predictions(model, pairs())
+    model(torch.ones(2, 4, requires_grad=True)).sum().backward()
+    assert model.layer.weight.grad is not None
+
+
+def test_images_take_the_type_of_the_model() -> None:
+    logits, _ = outputs(nn.Linear(4, 5).bfloat16(), pairs())
+    assert logits.dtype == np.float32
+    indices = [(torch.tensor([1, 2]), 0)] * 3
+    model = nn.Sequential(nn.Embedding(3, 4), nn.Flatten()).bfloat16()
+    assert outputs(model, indices)[0].shape == (3, 8)

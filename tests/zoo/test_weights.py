@@ -79,6 +79,22 @@ def test_truncated_file(model: nn.Module, tmp_path: Path, suffix: str, share: fl
         read_weights(file)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_a_damaged_checkpoint_is_named_wherever_the_damage_lies(tmp_path: Path) -> None:
+    file = tmp_path / "w.pt"
+    torch.save(nn.Linear(2, 1).state_dict(), file, _use_new_zipfile_serialization=False)
+    whole = file.read_bytes()
+    refused = 0
+    for at in range(0, len(whole), 5):
+        for broken in (whole[:at], whole[:at] + b"r" + whole[at + 1 :]):
+            file.write_bytes(broken)
+            try:
+                read_weights(file)
+            except WeightsError:
+                refused += 1
+    assert refused > len(whole) // 5
+
+
 @pytest.mark.parametrize(
     ("content", "found"),
     [

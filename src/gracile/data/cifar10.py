@@ -109,6 +109,8 @@ def _read_labels(path: Path) -> Tensor:
         labels = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise DataError(str(path), wanted="a whole .npy file of labels", found=str(error)) from error
+    if labels.size == 0:
+        raise DataError(str(path), wanted="a row of class indices", found=f"none, of shape {labels.shape}")
     if labels.ndim != 1 or labels.dtype.kind not in "ui" or labels.min() < 0 or labels.max() >= _CLASSES:
         raise DataError(
             str(path),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gracile.errors import BadArgument
-from gracile.graph import evaluating
+from gracile.graph import Trial, difference, stand_in
 from gracile.records import DecomposePlan, Factored, Proof
 
 from .forms import CP, SVD, Form, Spatial, Tucker
@@ -69,7 +69,7 @@ def apply(
             made = form.build(layer, factors)
             if known is not None and known.mean is not None:
                 _shift_(made[-1], (weight - form.dense(factors)).flatten(1) @ known.mean.to(weight))
-        put(small, one.layer, made)
+        small = put(small, one.layer, made)
     return small
 
 
@@ -82,7 +82,7 @@ def apply_structure(model: nn.Module, plan: DecomposePlan) -> nn.Module:
         made = form.build(layer, [weight.new_zeros(s) for s in form.shapes(weight.shape, one.ranks)])
         if plan.with_data:
             _shift_(made[-1], torch.zeros(weight.shape[0]).to(weight))
-        put(small, one.layer, made)
+        small = put(small, one.layer, made)
     return small
 
 
@@ -94,27 +94,24 @@ def prove(
     The dense weights of the factors are put into a copy of the model; both must give the same outputs on
     random inputs, whatever strides, paddings and uses the layers have.
     """
-    whole = copy.deepcopy(model)
+    trial = Trial(model, inputs, seed=seed)
+    whole, factored = trial.held(model), trial.held(small)
     with torch.no_grad():
         for one in plan.layers:
-            made, layer, form = small.get_submodule(one.layer), _layer(whole, one), BY_NAME[one.form]
+            made, layer, form = factored.get_submodule(one.layer), _layer(whole, one), BY_NAME[one.form]
             assert isinstance(made, nn.Sequential)
             layer.get_parameter("weight").copy_(form.dense(factors_of(form, made)))
             bias = made[-1].bias
             if isinstance(bias, Tensor):
                 layer.bias = nn.Parameter(bias.detach().clone())
-    draw = torch.Generator().manual_seed(seed)
-    random = tuple(torch.randn(x.shape, generator=draw).to(x) if x.is_floating_point() else x for x in inputs)
-    with evaluating(whole), evaluating(small), evaluating(model), torch.no_grad():
-        wanted, found, original = whole(*random), small(*random), model(*random)
-    size = float(wanted.abs().max()) or 1.0
-    error = float((found - wanted).abs().max()) / size
+    wanted = trial.run(whole)
+    error = difference(trial.run(factored), wanted)
     return Proof(
         name="layers factored",
         passed=error <= TOLERANCE,
         error=error,
         tolerance=TOLERANCE,
-        effect=float((original - wanted).abs().max()) / size,
+        effect=difference(trial.outputs, wanted),
         detail=f"{len(plan.layers)} layers",
     )
 
@@ -156,7 +153,10 @@ def _shift_(last: nn.Module, shift: Tensor) -> None:
         last.bias = nn.Parameter(shift.clone())
 
 
-def put(model: nn.Module, name: str, made: nn.Module) -> None:
-    """Let ``made`` take the place of the module called ``name``."""
-    owner, _, last = name.rpartition(".")
-    setattr(model.get_submodule(owner), last, made)
+def put(model: nn.Module, name: str, made: nn.Module) -> nn.Module:
+    """Let ``made`` take the place of the module called ``name``, under all of its names.
+
+    Returns:
+        The model; ``made`` itself where the whole model, called "", is the layer.
+    """
+    return stand_in(model, model.get_submodule(name), made)

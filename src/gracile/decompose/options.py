@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 
 import torch
 from torch import nn
 
 from .forms import SVD, Form, Space
+from .forms.form import positions
 from .forms.refine import output_error
 from .survey import Seen
 
@@ -63,7 +65,7 @@ def options_of(seen: Seen, forms: Sequence[Form]) -> list[Option]:
                 continue
             known = form.errors(weight, seen.covariance) if isinstance(form, SVD) else None
             for ranks in form.ranks(shape):
-                macs = seen.calls * form.macs(shape, ranks, seen.space)
+                macs = seen.macs(partial(form.macs, shape, ranks))
                 params = macs_params(form, shape, ranks)
                 if macs >= dense.macs and params >= dense.params:
                     continue
@@ -85,4 +87,4 @@ def macs_params(form: Form, shape: Sequence[int], ranks: Sequence[int]) -> int:
 
 
 def _dense_macs(shape: Sequence[int], seen: Seen) -> int:
-    return seen.calls * prod(shape) * prod(seen.space.given)
+    return seen.macs(lambda space: prod(shape) * positions(space.given))

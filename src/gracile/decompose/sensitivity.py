@@ -73,9 +73,9 @@ def sensitivity(
         if option is None:
             continue
         assert option.form is not None
-        small = copy.deepcopy(model)
         weight = one.layer.get_parameter("weight").detach()
-        put(small, name, option.form.build(one.layer, option.form.factor(weight, option.ranks)))
+        made = option.form.build(one.layer, option.form.factor(weight, option.ranks))
+        small = put(copy.deepcopy(model), name, made)
         moved = max(divergence(wanted, outputs(small, first)), 0.0)
         found[name] = moved / max(option.error, 1e-9)
     return found

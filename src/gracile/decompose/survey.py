@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
@@ -11,18 +12,27 @@ from torch import Tensor, nn
 
 from gracile.errors import BadArgument, NonFiniteError
 from gracile.graph import evaluating
+from gracile.observe import device_of
 from gracile.observe.gram import Gram, patches
 
 from .forms import Space
-from .forms.form import CONVOLUTIONS
+from .forms.form import CONVOLUTIONS, plain, positions
 
 _SAMPLE = 4096  # rows of one batch that enter the covariance of a layer
 BATCH = 64
 
 
 @dataclass(frozen=True, kw_only=True)
+class Use:
+    """One call of a layer: ``space`` for one image, and how many images it was for."""
+
+    space: Space
+    images: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Seen:
-    """One layer: ``space`` for one image, how often it is called, moments of what one output reads.
+    """One layer: its calls for a batch of inputs, moments of what one output reads.
 
     ``covariance`` ``(in * taps, in * taps)`` and ``mean`` ``(in * taps,)`` are centred moments, ``None``
     without data.
@@ -30,10 +40,25 @@ class Seen:
 
     name: str
     layer: nn.Module
-    space: Space
-    calls: int
+    uses: tuple[Use, ...]
+    batch: int
     covariance: Tensor | None = None
     mean: Tensor | None = None
+
+    @property
+    def space(self) -> Space:
+        """Of the first call."""
+        return self.uses[0].space
+
+    @property
+    def calls(self) -> float:
+        """How often the layer does the work of one image of its first call, for one input of the model."""
+        given = sum(use.images * positions(use.space.given) for use in self.uses)
+        return given / (self.batch * positions(self.space.given))
+
+    def macs(self, of: Callable[[Space], int]) -> int:
+        """Multiply-adds of all calls, from those for one image of a size."""
+        return sum(use.images * of(use.space) for use in self.uses)
 
 
 def survey(
@@ -70,13 +95,18 @@ def survey(
     sizes = _sizes(model, inputs, layers)
     used = {name: layers[name] for name in sizes}
     moments = {} if calibration is None else _moments(model, calibration, used, seed)
+    batch = _batch(inputs)
     found = {}
-    for name, (space, calls) in sizes.items():
+    for name, uses in sizes.items():
         covariance, mean = moments.get(name, (None, None))
         found[name] = Seen(
-            name=name, layer=layers[name], space=space, calls=calls, covariance=covariance, mean=mean
+            name=name, layer=layers[name], uses=tuple(uses), batch=batch, covariance=covariance, mean=mean
         )
     return found
+
+
+def _batch(inputs: tuple[Tensor, ...]) -> int:
+    return inputs[0].shape[0] if inputs and inputs[0].dim() else 1
 
 
 def batches_of(calibration: Iterable[Tensor | tuple[Tensor, ...]] | Tensor) -> list[tuple[Tensor, ...]]:
@@ -88,7 +118,7 @@ def batches_of(calibration: Iterable[Tensor | tuple[Tensor, ...]] | Tensor) -> l
     parts: Iterable[Tensor | tuple[Tensor, ...]] = calibration
     if isinstance(calibration, Tensor):
         parts = torch.split(calibration, BATCH)
-    batches = [part if isinstance(part, tuple) else (part,) for part in parts]
+    batches = [(part,) if isinstance(part, Tensor) else tuple(part) for part in parts]
     if not batches or not len(batches[0][0]):
         raise BadArgument("calibration", wanted="at least one input", found="none")
     return batches
@@ -96,23 +126,34 @@ def batches_of(calibration: Iterable[Tensor | tuple[Tensor, ...]] | Tensor) -> l
 
 def _sizes(
     model: nn.Module, inputs: tuple[Tensor, ...], layers: dict[str, nn.Module]
-) -> dict[str, tuple[Space, int]]:
-    found: dict[str, tuple[Space, int]] = {}
+) -> dict[str, list[Use]]:
+    found: dict[str, list[Use]] = {}
+    batch = _batch(inputs)
 
     def look(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(layer: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
-            x, calls = args[0], found.get(name, (None, 0))[1]
-            if isinstance(layer, nn.Linear):
-                space = Space(read=tuple(x.shape[1:-1]), given=tuple(out.shape[1:-1]))
-            else:
-                axes = layer.weight.dim() - 2  # type: ignore[operator]
-                space = Space(read=tuple(x.shape[-axes:]), given=tuple(out.shape[-axes:]))
-            found[name] = (space, calls + 1)
+            found.setdefault(name, []).append(_use(layer, args[0], out, batch))
 
         return hook
 
     _run(model, [inputs], {layer: look(name) for name, layer in layers.items()})
     return found
+
+
+def _use(layer: nn.Module, x: Tensor, out: Tensor, batch: int) -> Use:
+    """One call; rows of a linear layer that are laid flat are parted among the model's inputs."""
+    if isinstance(layer, nn.Linear):
+        rows = prod(x.shape[:-1])
+        if x.dim() > 1 and x.shape[0] == batch:
+            place, images = tuple(x.shape[1:-1]), batch
+        else:
+            images = batch if rows % batch == 0 else 1
+            place = (rows // images,)
+        return Use(space=Space(read=place, given=place), images=images)
+    assert isinstance(layer, CONVOLUTIONS)
+    axes = layer.weight.dim() - 2
+    images = x.shape[0] if x.dim() > axes + 1 else 1
+    return Use(space=Space(read=tuple(x.shape[-axes:]), given=tuple(out.shape[-axes:])), images=images)
 
 
 def _moments(
@@ -132,7 +173,7 @@ def _moments(
 
         return hook
 
-    wanted = {layer: look(name) for name, layer in layers.items() if getattr(layer, "groups", 1) == 1}
+    wanted = {layer: look(name) for name, layer in layers.items() if plain(layer) is None}
     _run(model, batches_of(calibration), wanted)
     return {name: _centred(gram) for name, gram in grams.items()}
 
@@ -163,11 +204,12 @@ def _run(
     batches: Sequence[tuple[Tensor, ...]],
     hooks: dict[nn.Module, Callable[[nn.Module, Any, Any], None]],
 ) -> None:
+    where = device_of(model)
     handles = [layer.register_forward_hook(hook) for layer, hook in hooks.items()]
     try:
         with evaluating(model), torch.no_grad():
             for batch in batches:
-                model(*batch)
+                model(*(x.to(where, copy=True) for x in batch))  # it may write into them
     finally:
         for handle in handles:
             handle.remove()

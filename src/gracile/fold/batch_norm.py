@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 
 from gracile import surgery
 from gracile.errors import BadArgument
-from gracile.graph import Captured, capture, evaluating
+from gracile.graph import Captured, Trial, capture, difference, stand_in
 from gracile.graph.rules import bound, packet, shape_of
 from gracile.nn import Part, hand_over_
 from gracile.records import FoldMove, FoldPair, FoldPlan, Skipped
@@ -28,7 +28,7 @@ from .absorb import BatchNorm, Convolution, absorb_, give_bias_, numbers_of, pre
 from .moves import Refusal, find_move, owner, scales, survey
 from .region import Norm, Site
 
-TOLERANCE = 1e-4  # of the largest output, in float32
+TOLERANCE = 1e-4  # of the largest output
 
 
 def plan(model: nn.Module, inputs: tuple[Tensor, ...], *, everywhere: bool = True, seed: int = 0) -> FoldPlan:
@@ -56,10 +56,11 @@ def plan(model: nn.Module, inputs: tuple[Tensor, ...], *, everywhere: bool = Tru
           3 stays: before it stands relu, behind it the network's output
     """
     captured = capture(model, inputs)
+    trial = Trial(model, inputs, seed=seed)
     barred: dict[str, str] = {}
     while True:
         found = _search(captured, model, barred, everywhere)
-        culprit = _culprit(model, inputs, found, seed)
+        culprit = _culprit(trial, found)
         if culprit is None:
             return found
         barred |= dict.fromkeys(culprit, "folding it changes the model's outputs")
@@ -187,10 +188,7 @@ def replace_(model: nn.Module, norm: nn.Module) -> None:
     extras = [child for child in norm.children() if not isinstance(child, Part)]
     rest: nn.Module = nn.Sequential(*extras) if extras else nn.Identity()
     hand_over_(norm, rest.train(norm.training))  # a fused activation, and parts that hang on it
-    for module in list(model.modules()):
-        for name, child in module._modules.items():
-            if child is norm:
-                module._modules[name] = rest
+    stand_in(model, norm, rest)
 
 
 def _search(captured: Captured, model: nn.Module, barred: Mapping[str, str], everywhere: bool) -> FoldPlan:
@@ -252,17 +250,15 @@ def _moved(site: Site, norm: Norm, small: nn.Module, everywhere: bool) -> FoldMo
     return found
 
 
-def _culprit(
-    model: nn.Module, inputs: tuple[Tensor, ...], plan: FoldPlan, seed: int
-) -> tuple[str, ...] | None:
+def _culprit(trial: Trial, plan: FoldPlan) -> tuple[str, ...] | None:
     """The first fold that changes the outputs, by bisection; ``None`` where none does."""
     folds = len(plan.norms)
-    if not folds or _same(model, inputs, plan, seed):
+    if not folds or _same(trial, plan):
         return None
     good, bad = 0, folds
     while bad - good > 1:
         middle = (good + bad) // 2
-        if _same(model, inputs, _first(plan, middle), seed):
+        if _same(trial, _first(plan, middle)):
             good = middle
         else:
             bad = middle
@@ -273,23 +269,9 @@ def _first(plan: FoldPlan, count: int) -> FoldPlan:
     return replace(plan, pairs=plan.pairs[:count], moves=plan.moves[: max(0, count - len(plan.pairs))])
 
 
-@torch.no_grad()
-def _same(model: nn.Module, inputs: tuple[Tensor, ...], plan: FoldPlan, seed: int) -> bool:
-    draw = torch.Generator().manual_seed(seed)
-    tried = tuple(torch.randn(x.shape, generator=draw).to(x) if x.is_floating_point() else x for x in inputs)
-    with evaluating(model):
-        wanted = _tensors(model(*tried))
-        try:
-            found = _tensors(apply(model, plan)(*tried))
-        except (RuntimeError, AttributeError, TypeError, BadArgument):
-            return False
-    pairs = list(zip(found, wanted, strict=True))
-    return all(float((a - b).abs().max()) <= TOLERANCE * max(float(b.abs().max()), 1e-6) for a, b in pairs)
-
-
-def _tensors(outputs: object) -> list[Tensor]:
-    if isinstance(outputs, Tensor):
-        return [outputs]
-    if isinstance(outputs, dict):
-        outputs = list(outputs.values())
-    return [t for o in outputs for t in _tensors(o)] if isinstance(outputs, list | tuple) else []
+def _same(trial: Trial, plan: FoldPlan) -> bool:
+    try:
+        found = trial.run(apply(trial.model, plan))
+    except (RuntimeError, AttributeError, TypeError, BadArgument):
+        return False
+    return difference(found, trial.outputs) <= TOLERANCE

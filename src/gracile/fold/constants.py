@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 
 from gracile.errors import BadArgument
-from gracile.graph import Captured
+from gracile.graph import Captured, stand_in
 from gracile.graph.rules import bound, packet, shape_of
 from gracile.nn import parts_of
 from gracile.records import ConstantWeight
@@ -49,7 +49,7 @@ def find_constants(captured: Captured, model: nn.Module) -> tuple[ConstantWeight
     found = []
     for name, module in model.named_modules():
         nodes = [n for n in held.get(name, []) if not _is_constant(captured, n)]
-        if not isinstance(module, PLAIN) or parts_of(module) or len(nodes) != 1:
+        if not name or not isinstance(module, PLAIN) or parts_of(module) or len(nodes) != 1:
             continue
         if packet(nodes[0]) not in LAYERS:
             continue
@@ -127,7 +127,7 @@ def make_constant_(model: nn.Module, constant: ConstantWeight) -> None:
     plain.weight = nn.Parameter(caught.weight.detach().clone())
     bias = None if caught.bias is None else nn.Parameter(caught.bias.detach().clone())
     plain.register_parameter("bias", bias)
-    model.set_submodule(constant.layer, plain.train(training))
+    stand_in(model, layer, plain.train(training))
 
 
 def find_dead(captured: Captured, model: nn.Module) -> tuple[str, ...]:

@@ -13,11 +13,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from math import prod
 
-import torch
 from torch import Tensor, fx, nn
 
 from gracile.errors import BadArgument
-from gracile.graph import Captured, capture, evaluating
+from gracile.graph import Captured, Trial, capture, difference, stand_in
 from gracile.graph.rules import bound, packet, shape_of
 from gracile.nn import ZeroBranch
 from gracile.nn.attach import parts_of
@@ -25,7 +24,7 @@ from gracile.records import FusePlan, Fusion, Skipped
 
 from . import compose, constants, merge_branches
 
-TOLERANCE = 1e-4  # of the largest output, in float32
+TOLERANCE = 1e-4  # of the largest output
 _IDLE = {"dropout", "contiguous", "clone", "alias", "detach", "lift_fresh_copy"}
 _FLATTENING = {"flatten", "view", "reshape", "_unsafe_view"}
 _LINEAR = {"linear", "conv1d", "conv2d", "conv3d"}
@@ -52,6 +51,7 @@ def plan_fusions(
         CaptureError: The model cannot be captured.
 
     Example:
+        >>> import torch
         >>> net = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3))
         >>> print(plan_fusions(net, (torch.zeros(1, 3, 8, 8),)))
         1 fusions, MACs of these layers 11,904 -> 3,888
@@ -59,6 +59,7 @@ def plan_fusions(
     """
     first = _cleared(model, inputs, seed)
     small = apply_fusions(model, first)
+    trial = Trial(small, inputs, seed=seed)
     fusions: list[Fusion] = []
     skipped: dict[tuple[str, str], Skipped] = {}
     found = True
@@ -71,12 +72,13 @@ def plan_fusions(
                 continue
             if why is None and not always and fusion.macs_after > fusion.macs_before:
                 why = f"it would take {fusion.macs_after:,} multiply-adds instead of {fusion.macs_before:,}"
-            fitting = None if why is not None else _tried(small, inputs, fusion, seed)
+            fitting = None if why is not None else _tried(trial, fusion)
             if fitting is None:
                 name = f"{fusion.first}, {fusion.second}"
                 skipped[pair] = Skipped(name, why or "it changes the model's outputs", where)
                 continue
             small = apply_fusions(small, FusePlan(fusions=(fitting,)))
+            trial = Trial(small, inputs, seed=seed)
             fusions.append(fitting)
             found = True
             break
@@ -96,17 +98,16 @@ def apply_fusions(model: nn.Module, plan: FusePlan) -> nn.Module:
     for constant in plan.constants:
         constants.make_constant_(small, constant)
     for name in plan.dead:
-        constants.module_at(small, name)
-        small.set_submodule(name, nn.Identity())
+        stand_in(small, constants.module_at(small, name), nn.Identity())
     for fusion in plan.fusions:
         first = constants.module_at(small, fusion.first)
         second = constants.module_at(small, fusion.second)
         if fusion.kind != "parallel":
-            small.set_submodule(fusion.first, _joined(first, second, fusion.space))
-            small.set_submodule(fusion.second, nn.Identity())
+            stand_in(small, first, _joined(first, second, fusion.space))
+            stand_in(small, second, nn.Identity())
         else:
-            small.set_submodule(fusion.first, merge_branches.merged(first, second))
-            small.set_submodule(fusion.second, ZeroBranch(fusion.rank, fusion.whole))
+            stand_in(small, first, merge_branches.merged(first, second))
+            stand_in(small, second, ZeroBranch(fusion.rank, fusion.whole))
     return small
 
 
@@ -124,16 +125,17 @@ def _cleared(model: nn.Module, inputs: tuple[Tensor, ...], seed: int) -> FusePla
         constants=constants.find_constants(captured, model),
         dead=constants.find_dead(captured, model),
     )
-    if _keeps(model, inputs, whole, seed):
+    trial = Trial(model, inputs, seed=seed)
+    if _keeps(trial, whole):
         return whole
     good, left = FusePlan(fusions=()), []
     for constant in whole.constants:
         more = replace(good, constants=(*good.constants, constant))
-        good, fits = (more, True) if _keeps(model, inputs, more, seed) else (good, False)
+        good, fits = (more, True) if _keeps(trial, more) else (good, False)
         left += [] if fits else [Skipped(constant.layer, "its weight as a constant changes the outputs")]
     for name in whole.dead:
         more = replace(good, dead=(*good.dead, name))
-        good, fits = (more, True) if _keeps(model, inputs, more, seed) else (good, False)
+        good, fits = (more, True) if _keeps(trial, more) else (good, False)
         left += [] if fits else [Skipped(name, "the model's own code needs it")]
     return replace(good, skipped=tuple(left))
 
@@ -204,7 +206,7 @@ def _sum_of(node: fx.Node) -> fx.Node | None:
     root = None
     while len(node.users) == 1:
         user = next(iter(node.users))
-        if user.op != "call_function" or packet(user) not in ("add", "add_"):
+        if user.op != "call_function" or packet(user) != "add":
             break
         if len(user.all_input_nodes) != 2 or bound(user).get("alpha", 1) != 1:
             break
@@ -255,34 +257,16 @@ def _parallel(
     return found, why, captured.source(node)
 
 
-def _tried(model: nn.Module, inputs: tuple[Tensor, ...], fusion: Fusion, seed: int) -> Fusion | None:
+def _tried(trial: Trial, fusion: Fusion) -> Fusion | None:
     """The fusion in the form that keeps the outputs, ``None`` where none does."""
     forms = [fusion] if fusion.kind != "parallel" else [fusion, replace(fusion, whole=True)]
-    fitting = (form for form in forms if _keeps(model, inputs, FusePlan(fusions=(form,)), seed))
-    return next(fitting, None)
+    return next((form for form in forms if _keeps(trial, FusePlan(fusions=(form,)))), None)
 
 
-@torch.no_grad()
-def _keeps(model: nn.Module, inputs: tuple[Tensor, ...], plan: FusePlan, seed: int) -> bool:
+def _keeps(trial: Trial, plan: FusePlan) -> bool:
     """Whether a plan keeps the outputs on random inputs."""
-    draw = torch.Generator().manual_seed(seed)
-    tried = tuple(torch.randn(x.shape, generator=draw).to(x) if x.is_floating_point() else x for x in inputs)
-    with evaluating(model):
-        wanted = model(*(x.clone() for x in tried))
-        try:
-            found = apply_fusions(model, plan)(*(x.clone() for x in tried))
-        except (RuntimeError, AttributeError, TypeError, BadArgument):
-            return False
-    return _near(found, wanted)
-
-
-def _near(found: object, wanted: object) -> bool:
-    if isinstance(wanted, Tensor):
-        if not isinstance(found, Tensor) or found.shape != wanted.shape:
-            return False
-        return float((found - wanted).abs().max()) <= TOLERANCE * max(float(wanted.abs().max()), 1e-6)
-    if isinstance(wanted, dict):
-        return isinstance(found, dict) and all(_near(found[key], value) for key, value in wanted.items())
-    if isinstance(wanted, list | tuple):
-        return isinstance(found, list | tuple) and all(map(_near, found, wanted))
-    return found == wanted
+    try:
+        found = trial.run(apply_fusions(trial.model, plan))
+    except (RuntimeError, AttributeError, TypeError, BadArgument):
+        return False
+    return difference(found, trial.outputs) <= TOLERANCE

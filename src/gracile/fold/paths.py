@@ -22,7 +22,7 @@ Place = tuple[fx.Node, int]
 Index = NDArray[Any]
 
 IDLE = frozenset(
-    ["dropout", "feature_dropout", "alpha_dropout", "contiguous", "clone", "alias", "detach", "detach_",
+    ["dropout", "feature_dropout", "alpha_dropout", "contiguous", "clone", "alias", "detach",
      "lift_fresh_copy", "identity"]
 )  # fmt: skip
 MAXIMA = ("max_pool1d", "max_pool2d", "max_pool3d", "adaptive_max_pool")

@@ -11,3 +11,6 @@ from .groups import Slot as Slot
 from .provenance import Provenance as Provenance
 from .provenance import trace as trace
 from .rules import RULES as RULES
+from .stand_in import stand_in as stand_in
+from .trial import Trial as Trial
+from .trial import difference as difference

@@ -20,6 +20,7 @@ from torch.export.graph_signature import InputKind
 from gracile.errors import CaptureError
 
 from .dead import drop_dead
+from .regions import inline_regions
 
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in [^\n]+\n(?P<text>[^\n]*)')
 
@@ -98,6 +99,7 @@ def capture(model: nn.Module, inputs: tuple[Tensor, ...]) -> Captured:
                 found=f"{type(error).__name__}: {_first_lines(str(error))}",
                 do="Check the input shape; branches on tensor values must become torch.cond or go.",
             ) from error
+    inline_regions(program.graph_module)
     drop_dead(program.graph)
     params: dict[str, str] = {}
     constants: dict[str, Tensor] = {}

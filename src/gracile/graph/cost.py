@@ -45,10 +45,9 @@ def cost_of(captured: Captured, sizes: Sizes, param_sizes: Mapping[tuple[str, in
     """
     params = _param_counts(captured, param_sizes)
     layers, macs, held = [], 0, 0
-    per_module: dict[str, int] = {}
-    for name, count in params.items():
-        per_module[name.rpartition(".")[0]] = per_module.get(name.rpartition(".")[0], 0) + count
+    held_by = _held_by(captured)
     charged: set[str] = set()
+    shown: set[int] = set()  # tensors of layers before; one that shares its weight with these counts none
     for node in captured.graph.nodes:
         if node.op != "call_function":
             continue
@@ -59,6 +58,7 @@ def cost_of(captured: Captured, sizes: Sizes, param_sizes: Mapping[tuple[str, in
             continue
         macs += done
         owner = captured.module_of(node)
+        own = held_by.get(owner, set()) - shown if _weight_of(captured, node) not in shown else set()
         layers.append(
             LayerCost(
                 name=owner if owner and owner not in charged else f"{owner}:{node.name}".lstrip(":"),
@@ -66,11 +66,12 @@ def cost_of(captured: Captured, sizes: Sizes, param_sizes: Mapping[tuple[str, in
                 weight_shape=_weight_shape(node, sizes),
                 output_shape=_shape(node, sizes),
                 macs=done,
-                params=per_module.get(owner, 0) if owner not in charged else 0,
+                params=sum(params.get(tensor, 0) for tensor in own),
                 activation_bytes=size,
             )
         )
         charged.add(owner)
+        shown |= own
     return Cost(
         macs=macs,
         params=sum(params.values()),
@@ -95,6 +96,13 @@ def _bytes(node: fx.Node, sizes: Sizes) -> int:
 def _weight_shape(node: fx.Node, sizes: Sizes) -> tuple[int, ...]:
     weight = bound(node).get("weight")
     return _shape(weight, sizes) if isinstance(weight, fx.Node) else ()
+
+
+def _weight_of(captured: Captured, node: fx.Node) -> int | None:
+    """Identity of a layer's weight, ``None`` where it is computed."""
+    weight = bound(node).get("weight")
+    name = captured.param_of(weight) if isinstance(weight, fx.Node) else None
+    return None if name is None else id(captured.program.state_dict.get(name))
 
 
 def _macs(node: fx.Node, sizes: Sizes) -> int | None:
@@ -128,16 +136,31 @@ def _einsum_macs(node: fx.Node, sizes: Sizes) -> int:
     return prod(letters.values())
 
 
-def _param_counts(captured: Captured, sizes: Mapping[tuple[str, int], int]) -> dict[str, int]:
-    """Elements of every trainable parameter, each counted once."""
+def _param_counts(captured: Captured, sizes: Mapping[tuple[str, int], int]) -> dict[int, int]:
+    """Elements of every trainable parameter, by identity: one with several names counts once."""
     names = set(captured.program.graph_signature.parameters)
-    counts: dict[str, int] = {}
+    counts: dict[int, int] = {}
+    running: set[int] = set()
     for node in captured.graph.nodes:
         name = captured.param_of(node) if node.op == "placeholder" else None
-        if name in names and isinstance(node.meta.get("val"), Tensor):
-            shape = node.meta["val"].shape
-            counts[str(name)] = prod(sizes.get((str(name), a), int(s)) for a, s in enumerate(shape))
+        if name not in names or not isinstance(node.meta.get("val"), Tensor):
+            continue
+        tensor = id(captured.program.state_dict[str(name)])
+        if tensor in running:
+            continue
+        shape = node.meta["val"].shape
+        counts[tensor] = prod(sizes.get((str(name), a), int(s)) for a, s in enumerate(shape))
+        if node.users:  # of several names the one that runs is the one that shrinks
+            running.add(tensor)
     return counts
+
+
+def _held_by(captured: Captured) -> dict[str, set[int]]:
+    """Identities of the tensors that each module holds itself."""
+    found: dict[str, set[int]] = {}
+    for name, tensor in captured.program.state_dict.items():
+        found.setdefault(name.rpartition(".")[0], set()).add(id(tensor))
+    return found
 
 
 def _peak(captured: Captured, sizes: Sizes) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, fx
 
+from .memory import Memory
 from .rules import bound, packet
 
 _PASS_ON = {
@@ -18,6 +19,8 @@ _MAKE = {"new_zeros", "zeros", "zeros_like"}
 
 def drop_dead(graph: fx.Graph) -> int:
     """Take out sums with zeros and repeated ReLUs, in place.
+
+    A tensor of zeros counts as such until something else is written into it.
 
     Returns:
         How many operations went.
@@ -35,19 +38,22 @@ def drop_dead(graph: fx.Graph) -> int:
         ['relu']
     """
     zeros: set[fx.Node] = set()
+    filled: set[fx.Node] = set()  # memory that other numbers were written into
+    memory = Memory(graph)
     gone = 0
     for node in [n for n in graph.nodes if n.op == "call_function"]:
-        source = None
-        if _is_zero(node, zeros):
+        standing = {z for z in zeros if memory.root[z] not in filled}
+        if _is_zero(node, standing):
             zeros.add(node)
-        elif packet(node) == "add":
-            source = _other(node, zeros)
-        elif packet(node) == "relu" and packet(node.all_input_nodes[0]) == "relu":
-            source = node.all_input_nodes[0]
-        if source is not None:
-            node.replace_all_uses_with(source)
-            graph.erase_node(node)
-            gone += 1
+            continue
+        source = _equal(node, standing, memory)
+        if source is None or not memory.may_stand_for(source, node):
+            filled |= memory.written_by(node)
+            continue
+        node.replace_all_uses_with(source)
+        graph.erase_node(node)
+        memory = Memory(graph)
+        gone += 1
     if gone:
         graph.eliminate_dead_code()
     return gone
@@ -62,10 +68,22 @@ def _is_zero(node: fx.Node, zeros: set[fx.Node]) -> bool:
     return any(s in zeros for s in sources) if packet(node) == "mul" else sources[0] in zeros
 
 
+def _equal(node: fx.Node, zeros: set[fx.Node], memory: Memory) -> fx.Node | None:
+    """What goes into an operation that changes nothing."""
+    if packet(node) == "add":
+        return _other(node, zeros)
+    if packet(node) != "relu":
+        return None
+    source = node.all_input_nodes[0]
+    return source if packet(source) == "relu" and not memory.written_between(source, node) else None
+
+
 def _other(node: fx.Node, zeros: set[fx.Node]) -> fx.Node | None:
     """The summand that a sum with zeros equals, shape and type included."""
-    operands = [bound(node)["self"], bound(node)["other"]]
-    for zero, other in (operands, operands[::-1]):
+    args = bound(node)
+    one, two = args["self"], args["other"]
+    scaled = args.get("alpha", 1) != 1  # ``one + alpha * two``
+    for zero, other in ((one, None if scaled else two), (two, one)):
         if isinstance(zero, fx.Node) and zero in zeros and isinstance(other, fx.Node):
             was, now = node.meta.get("val"), other.meta.get("val")
             if isinstance(was, Tensor) and isinstance(now, Tensor):

@@ -16,6 +16,7 @@ from torch.export import Dim, ExportedProgram
 from gracile.errors import CaptureError
 
 from .capture import evaluating
+from .regions import inline_regions
 from .rules import packet
 
 
@@ -27,7 +28,7 @@ def capture_free_batch(model: nn.Module, inputs: tuple[Tensor, ...]) -> fx.Graph
         inputs: Example inputs whose first axis is the batch.
 
     Raises:
-        CaptureError: ``torch.export`` refuses the model.
+        CaptureError: ``torch.export`` refuses the model, or its code holds the batch size as a number.
 
     Example:
         >>> module = capture_free_batch(nn.Sequential(nn.Linear(4, 2)), (torch.zeros(1, 4),))
@@ -38,10 +39,13 @@ def capture_free_batch(model: nn.Module, inputs: tuple[Tensor, ...]) -> fx.Graph
     with evaluating(model), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            program = _export(model, inputs)
+            program = _free(model, inputs)
+            inline_regions(program.graph_module)
             module = program.module(check_guards=False)
             if not _make_functional(module):
                 module = program.run_decompositions({}).module(check_guards=False)  # general, and slow
+        except CaptureError:
+            raise
         except Exception as error:
             raise CaptureError(
                 type(model).__name__,
@@ -54,11 +58,44 @@ def capture_free_batch(model: nn.Module, inputs: tuple[Tensor, ...]) -> fx.Graph
     return module
 
 
-def _export(model: nn.Module, inputs: tuple[Tensor, ...]) -> ExportedProgram:
+def _free(model: nn.Module, inputs: tuple[Tensor, ...]) -> ExportedProgram:
+    """The exported model, its batch free.
+
+    Source code is interpreted only where it has to be: a call of ``len`` gives Python a number otherwise.
+    """
     # A batch of one would be taken for a constant, so the example is doubled.
     wide = tuple(torch.cat([x, x]) if x.dim() and x.shape[0] == 1 else x for x in inputs)
+    program = _export(model, wide, strict=False)
+    if not (size := _constant_batch(program, wide)):
+        return program
+    reason = None
+    try:
+        program = _export(model, wide, strict=True)
+    except Exception as error:
+        reason = error
+    if reason is None and not _constant_batch(program, wide):
+        return program
+    raise CaptureError(
+        type(model).__name__,
+        wanted="a model that takes any number of inputs at once",
+        found=f"code that turns the batch size into the number {size}",
+        do="Write x.shape[0] in place of len(x) and of a number; leave batch sizes out of branches.",
+    ) from reason
+
+
+def _export(model: nn.Module, wide: tuple[Tensor, ...], *, strict: bool) -> ExportedProgram:
     free = tuple({0: Dim.AUTO} if x.dim() else None for x in wide)
-    return torch.export.export(model, wide, dynamic_shapes=free, strict=False)
+    return torch.export.export(model, wide, dynamic_shapes=free, strict=strict)
+
+
+def _constant_batch(program: ExportedProgram, wide: tuple[Tensor, ...]) -> int:
+    """The batch size of the example where the export holds only for it, else 0."""
+    given = {node.name: node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"}
+    size = next((x.shape[0] for x in wide if x.dim()), 0)
+    for name, x in zip(program.graph_signature.user_inputs, wide, strict=True):
+        if x.shape[:1] == (size,) and given[name].shape[0].node.maybe_as_int() is not None:
+            return size
+    return 0
 
 
 def _make_functional(module: fx.GraphModule) -> bool:
@@ -78,10 +115,13 @@ def _make_functional(module: fx.GraphModule) -> bool:
         for user in later:
             user.replace_input_with(base, node)
         node.target = overload
+    module.recompile()
     return True
 
 
 def _is_view(node: fx.Node) -> bool:
+    if node.op == "call_function" and packet(node) == "getitem":  # a part of what a split gives
+        return _is_view(node.all_input_nodes[0])
     if not isinstance(node.target, torch._ops.OpOverload) or node.target._schema.is_mutable:
         return False
     return any(out.alias_info is not None for out in node.target._schema.returns)

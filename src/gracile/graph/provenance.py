@@ -251,12 +251,12 @@ def _placeholder(
         return None
     name, constant = captured.param_of(node), captured.constant_of(node)
     if constant is not None:
-        return Value(tuple(constant.shape), (), constant.detach().clone())
+        return Value(tuple(constant.shape), (), constant.detach().cpu().clone())
     if name is None:
         return Value(shape_of(node))
     if not val.dtype.is_floating_point:
         held = captured.program.state_dict.get(name, captured.program.constants.get(name))
-        return Value(shape_of(node), (), held.detach().clone() if isinstance(held, Tensor) else None)
+        return Value(shape_of(node), (), held.detach().cpu().clone() if isinstance(held, Tensor) else None)
     planes = []
     for axis, size in enumerate(val.shape):
         if size > 1:
@@ -312,7 +312,7 @@ def _concrete(ctx: Context, node: fx.Node) -> Result:
     kwargs: Any = fx.node.map_arg(node.kwargs, lambda n: numbers[n])
     if "device" in kwargs:
         kwargs = {**kwargs, "device": torch.device("cpu")}
-    with torch.no_grad():
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):  # the model's own random numbers
         out = node.target(*args, **kwargs)  # type: ignore[operator]
     if isinstance(out, list | tuple):
         return tuple(Value(tuple(t.shape), (), t) for t in out)
@@ -379,12 +379,13 @@ def _axes(
 
 def _idle(captured: Captured) -> tuple[Skipped, ...]:
     """Modules whose parameters do not run in evaluation mode (auxiliary heads): they are not in the graph."""
+    state = captured.program.state_dict
     names = {n: captured.param_of(n) for n in captured.graph.nodes if n.op == "placeholder"}
     floats = {n: str(p) for n, p in names.items() if p and n.meta["val"].dtype.is_floating_point}
+    read = {id(state[p]) for n, p in floats.items() if n.users and p in state}
     running = {a for n, p in floats.items() if n.users for a in _ancestors(p)}
-    idle = dict.fromkeys(
-        next(a for a in _ancestors(p) if a not in running) for n, p in floats.items() if not n.users
-    )
+    still = [p for n, p in floats.items() if not n.users and id(state.get(p)) not in read]
+    idle = dict.fromkeys(next(a for a in _ancestors(p) if a not in running) for p in still)
     why = "does not run in evaluation mode; it is left as it is and may not fit what is removed before it"
     return tuple(Skipped(name, why) for name in idle)
 

@@ -121,12 +121,23 @@ def _answers(
 def _run(model: nn.Module | Runner, images: Tensor, name: str) -> NDArray[Any]:
     if not isinstance(model, nn.Module):
         return np.asarray(model(images.numpy()))
-    device = next((parameter.device for parameter in model.parameters()), images.device)
-    with torch.inference_mode():  # left between batches, so that it does not reach the caller's code
-        logits = model(images.to(device))
+    with torch.no_grad():  # left between batches, so that it does not reach the caller's code
+        logits = model(fitted(images, model))
     if not isinstance(logits, Tensor):
         raise UnsupportedOperation(name, wanted="one tensor as output", found=f"a {type(logits).__name__}")
     return logits.float().cpu().numpy()
+
+
+def fitted(images: Tensor, model: nn.Module) -> Tensor:
+    """Images where the model's parameters lie and, if both hold fractions, in their type.
+
+    Example:
+        >>> fitted(torch.zeros(1, 2), nn.Linear(2, 1).bfloat16()).dtype
+        torch.bfloat16
+    """
+    first = next(model.parameters(), images)
+    both = first.is_floating_point() and images.is_floating_point()
+    return images.to(first.device, first.dtype if both else images.dtype)
 
 
 def _name(model: nn.Module | Runner) -> str:

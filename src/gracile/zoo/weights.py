@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,6 +17,11 @@ from torch import Tensor, nn
 from gracile.errors import NonFiniteError, WeightsError
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
+_DAMAGED = (
+    OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AssertionError, struct.error,
+    zipfile.BadZipFile,
+)  # fmt: skip
+"""What ``torch.load`` raises on files that are cut short or changed."""
 _COUNTER = "num_batches_tracked"  # does not change an output, and many weights files leave it out
 
 
@@ -117,9 +123,12 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
             do="A pickle can run code, so it is not opened. Where you trust it, save its tensors: "
             "safetensors.torch.save_file(model.state_dict(), 'weights.safetensors').",
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile) as error:
+    except _DAMAGED as error:
         raise WeightsError(
-            str(path), wanted="a whole torch checkpoint", found=str(error).partition("\n")[0]
+            str(path),
+            wanted="a whole torch checkpoint",
+            found=f"{type(error).__name__}: {error}".partition("\n")[0].rstrip(": "),
+            do="Copy or download it again.",
         ) from error
     for key in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):

@@ -71,11 +71,23 @@ class Form(Protocol):
 
 
 def plain(layer: nn.Module) -> str | None:
-    """Why a layer is neither a linear layer nor a convolution that reads all of its inputs."""
-    if isinstance(layer, nn.Linear):
-        return None
-    if not isinstance(layer, CONVOLUTIONS):
+    """Why a layer is neither a linear layer nor a convolution that reads all of its inputs.
+
+    Example:
+        >>> class Half(nn.Linear):
+        ...     def forward(self, x):
+        ...         return super().forward(x) / 2
+        >>> plain(nn.Linear(2, 2)), plain(Half(2, 2))
+        (None, 'Half computes something of its own')
+    """
+    kind = next((k for k in (*CONVOLUTIONS, nn.Linear) if isinstance(layer, k)), None)
+    if kind is None:
         return f"{type(layer).__name__} is neither a convolution nor a linear layer"
+    passes = [name for name in ("forward", "_conv_forward") if hasattr(kind, name)]
+    if any(getattr(getattr(layer, name), "__func__", None) is not getattr(kind, name) for name in passes):
+        return f"{type(layer).__name__} computes something of its own"
+    if not isinstance(layer, CONVOLUTIONS):
+        return None
     if layer.groups != 1:
         return f"it works in {layer.groups} groups"
     if layer.padding_mode != "zeros" or isinstance(layer.padding, str):

@@ -26,6 +26,7 @@ def output_error(weight: Tensor, other: Tensor, covariance: Tensor | None) -> Te
     matrix, off = weight.flatten(1), (weight - other).flatten(1)
     if covariance is None:
         return off.square().sum() / matrix.square().sum().clamp(min=1e-30)
+    covariance = covariance.to(matrix)
     energy = ((matrix @ covariance) * matrix).sum()
     return ((off @ covariance) * off).sum() / energy.clamp(min=1e-30)
 
@@ -51,7 +52,7 @@ def refine(
         steps: Most quasi-Newton steps.
     """
     goal = weight.detach().double()
-    second = None if covariance is None else covariance.double()
+    second = None if covariance is None else covariance.to(goal)
     start = [f.detach().double() for f in factors]
     moving = [f.clone().requires_grad_() for f in start]
     size = sum(float(f.square().sum()) for f in start) or 1.0

@@ -56,7 +56,7 @@ class SVD:
             root = values[: ranks[0]].sqrt()
             first, second = left[:, : ranks[0]] * root, root[:, None] * right[: ranks[0]]
         else:
-            _, vectors = torch.linalg.eigh(matrix @ covariance.double() @ matrix.T)
+            _, vectors = torch.linalg.eigh(matrix @ covariance.to(matrix) @ matrix.T)
             first = vectors.flip(1)[:, : ranks[0]]
             second = first.T @ matrix
         return first.to(weight), second.reshape(-1, *weight.shape[1:]).to(weight)
@@ -78,7 +78,7 @@ class SVD:
         if covariance is None:
             energies = torch.linalg.svdvals(matrix).square()
         else:
-            energies = torch.linalg.eigvalsh(matrix @ covariance.double() @ matrix.T).flip(0).clamp(min=0)
+            energies = torch.linalg.eigvalsh(matrix @ covariance.to(matrix) @ matrix.T).flip(0).clamp(min=0)
         energies = energies[: min(matrix.shape)]
         left = energies.sum() - torch.cat([energies.new_zeros(1), energies.cumsum(0)])
         found: Tensor = left.clamp(min=0) / energies.sum().clamp(min=1e-30)

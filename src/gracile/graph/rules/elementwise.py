@@ -15,7 +15,6 @@ EXTRA_POINTWISE = frozenset(
         "dropout",
         "feature_dropout",
         "alpha_dropout",
-        "contiguous",
         "alias",
         "detach",
         "lift_fresh_copy",

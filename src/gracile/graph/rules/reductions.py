@@ -9,6 +9,7 @@ from torch import fx
 from ..labels import core, varying
 from ..values import reduce_over, value
 from .context import Context, Result, bound, packet
+from .elementwise import pointwise_rule
 
 
 def _positive(dims: Any, rank: int) -> list[int]:
@@ -50,6 +51,8 @@ WINDOWS = (
 
 def reduction_rule(ctx: Context, node: fx.Node) -> Result:
     args = bound(node)
+    if "other" in args:  # ``torch.max(a, b)``
+        return pointwise_rule(ctx, node)
     source = node.args[0]
     assert isinstance(source, fx.Node)
     x = ctx.get(source)
