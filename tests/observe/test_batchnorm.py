@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from gracile.errors import BadArgument, NonFiniteError
 from gracile.observe.batchnorm import reestimate_
@@ -104,3 +105,41 @@ def test_no_data_and_no_numbers_are_refused() -> None:
 
 def test_a_model_without_norms_is_left_alone() -> None:
     assert reestimate_(nn.Linear(1, 1), [torch.zeros(1, 1)]) == ()
+
+
+def test_batches_may_be_lists_as_a_loader_gives_them() -> None:
+    model, data = net(), torch.randn(12, 2, 4, 4)
+    twin = copy.deepcopy(model)
+    assert reestimate_(model, DataLoader(TensorDataset(data), batch_size=5)) == ("1", "5")
+    reestimate_(twin, data.split(5))
+    torch.testing.assert_close(model.state_dict(), twin.state_dict())
+
+
+def test_a_batch_of_one_value_a_channel_is_refused() -> None:
+    model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(BadArgument, match=r"a channel at 1, .* found its input of shape \(1, 2\)\. Leave"):
+        reestimate_(model, torch.randn(9, 3).split(4))
+    assert all(torch.equal(t, before[k]) for k, t in model.state_dict().items())
+
+
+def test_one_image_has_places_to_normalise_by() -> None:
+    norm, data = nn.BatchNorm2d(2), torch.randn(5, 2, 3, 3)
+    reestimate_(norm, data.split(4))
+    torch.testing.assert_close(norm.running_mean, data.mean((0, 2, 3)))
+
+
+def test_batches_go_where_the_model_is() -> None:
+    class Elsewhere(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.marker = nn.Parameter(torch.empty(1, device="meta"))
+            self.norm = nn.BatchNorm1d(1, affine=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            assert x.device == self.marker.device
+            return self.norm(torch.ones(x.shape))
+
+    model = Elsewhere()
+    reestimate_(model, [torch.zeros(4, 1)])
+    assert model.norm.running_mean.item() == 1.0

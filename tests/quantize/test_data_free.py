@@ -10,7 +10,18 @@ from torch import Tensor, nn
 
 from gracile import fold
 from gracile.errors import BadArgument, UnsupportedOperation
-from gracile.quantize import Bits, DataFree, Nearest, PerTensor, Scheme, SQuant, ptq, rebuild
+from gracile.quantize import (
+    RESCUES,
+    Bits,
+    DataFree,
+    Nearest,
+    PerTensor,
+    Rescue,
+    Scheme,
+    SQuant,
+    ptq,
+    rebuild,
+)
 from gracile.quantize.graph_fold import fold_norms_
 from gracile.quantize.lower import lower
 from gracile.records import QuantPlan, from_json, to_json
@@ -140,3 +151,29 @@ def test_graph_folding_is_exact_and_says_what_it_left() -> None:
     assert [(p.layer, p.norm) for p in folded.pairs] == [("conv", "bn1"), ("up", "bn2"), ("fc", "bn6")]
     assert [s.where for s in folded.skipped] == ["bn3", "bn4", "bn5"]
     assert len(folded.known) == 6
+
+
+class Bare(nn.Module):
+    """A convolution whose weight is the model's own parameter, a norm behind it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernel, self.bn = nn.Parameter(torch.randn(4, 3, 3, 3) / 5), nn.BatchNorm2d(4)
+        self.last = nn.Conv2d(4, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.last(self.bn(nn.functional.conv2d(x, self.kernel)).relu())
+        return out
+
+
+@pytest.mark.parametrize("rescue", [None, *RESCUES.values()])
+def test_a_weight_of_no_layers_module_is_folded_into_and_not_rescued(rescue: Rescue | None) -> None:
+    torch.manual_seed(0)
+    model = Bare()
+    model(X)
+    chosen = None if rescue is None else (rescue,)
+    quantized = ptq(model.eval(), (X[:1],), None, Scheme(rescue=chosen))
+    assert [(p.layer, p.norm) for p in quantized.plan.prepared.folded] == [("kernel", "bn")]
+    assert error(model, quantized) < 0.01
+    with torch.no_grad():
+        assert torch.equal(rebuild(model, (X[:1],), quantized.plan)(X), quantized(X))

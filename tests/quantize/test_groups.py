@@ -16,7 +16,18 @@ from gracile import export
 from gracile.errors import BadArgument
 from gracile.measure.runtimes import ort_session
 from gracile.nn import QuantizedWeight, dequantize
-from gracile.quantize import LeastSquares, MinMax, Nearest, PerGroup, Scheme, ptq, rebuild
+from gracile.quantize import (
+    LeastSquares,
+    MinMax,
+    Nearest,
+    PerGroup,
+    Rounding,
+    Scheme,
+    SQuant,
+    Stochastic,
+    ptq,
+    rebuild,
+)
 from gracile.quantize.rounding import round_to_keep_output
 from gracile.quantize.weights import by_group
 from gracile.records import QuantPlan, from_json, to_json
@@ -69,9 +80,9 @@ def test_all_inputs_in_a_group_is_per_channel() -> None:
     assert torch.equal(dequantize(q, group.scale, zeros[:, None], 0, 6), dequantize(q, scale, zeros, 0))
 
 
-@pytest.mark.parametrize("rounding", [Nearest(), LeastSquares()])
+@pytest.mark.parametrize("rounding", [Nearest(), LeastSquares(), SQuant(), Stochastic()])
 @pytest.mark.parametrize("group", [1, 3, 4])
-def test_the_plan_alone_gives_the_same_numbers(rounding: Nearest | LeastSquares, group: int) -> None:
+def test_the_plan_alone_gives_the_same_numbers(rounding: Rounding, group: int) -> None:
     model, x = uneven(), images()
     scheme = Scheme(weight_bits=4, weight_granularity=PerGroup(size=group), rounding=rounding)
     first = ptq(model, (x[:1],), x.split(16), scheme)

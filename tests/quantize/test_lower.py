@@ -84,3 +84,57 @@ def test_what_cannot_be_captured_is_an_error_with_the_reason() -> None:
 
     with pytest.raises(CaptureError, match=r"^Branch: wanted a model that torch.export captures"):
         lower(Branch(), (torch.randn(1, 3),))
+
+
+class Permuted(nn.Module):
+    """A view that relies on what ``contiguous`` or ``clone`` makes of a permuted tensor."""
+
+    def __init__(self, clone: bool) -> None:
+        super().__init__()
+        self.clone = clone
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.permute(0, 2, 3, 1)
+        x = x.clone(memory_format=torch.contiguous_format) if self.clone else x.contiguous()
+        return x.view(x.shape[0], -1)
+
+
+@pytest.mark.parametrize("clone", [False, True])
+def test_views_do_not_need_a_layout_that_is_no_longer_made(clone: bool) -> None:
+    model, x = Permuted(clone), torch.randn(2, 3, 4, 5)
+    graph = lower(model, (x,))
+    assert not {"contiguous", "clone"} & {op_name(n) for n in graph.graph.nodes}
+    assert torch.equal(graph(x), model(x))
+
+
+class Counted(nn.Module):
+    """Code that asks for the batch size by ``len``."""
+
+    def __init__(self, loop: bool) -> None:
+        super().__init__()
+        self.conv, self.loop = nn.Conv2d(3, 4, 3), loop
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.conv(x)
+        return torch.stack([y[i] for i in range(len(x))]) if self.loop else y.view(len(x), -1)
+
+
+def test_the_batch_stays_free_where_code_asks_for_its_length() -> None:
+    model, x = Counted(loop=False).eval(), torch.randn(5, 3, 6, 6)
+    graph = lower(model, (x[:1],))
+    assert torch.allclose(graph(x), model(x), atol=1e-6)
+    assert {n for n, _ in graph.named_parameters()} == {"conv.weight", "conv.bias"}
+
+
+def test_a_batch_size_that_became_a_number_is_an_error() -> None:
+    with pytest.raises(CaptureError, match=r"batch size into the number 2\. Write x\.shape\[0\]"):
+        lower(Counted(loop=True), (torch.randn(1, 3, 6, 6),))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_the_graph_is_in_float32_and_the_model_stays(dtype: torch.dtype) -> None:
+    model, inputs = net("plain")
+    graph = lower(model.to(dtype), (inputs[0].to(dtype),))
+    assert {p.dtype for p in graph.parameters()} == {torch.float32}
+    assert {p.dtype for p in model.parameters()} == {dtype}
+    assert torch.allclose(graph(inputs[0]), model.float()(inputs[0]), atol=1e-5)

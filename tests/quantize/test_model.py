@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import fx
+from torch import fx, nn
 
 from gracile.errors import BadArgument
-from gracile.nn import ActivationQuantizer, QuantizedBias, QuantizedWeight
-from gracile.quantize import Bits, Nearest, Scheme, ptq, rebuild
+from gracile.nn import ActivationQuantizer, QuantizedBias, QuantizedWeight, fake_quantize
+from gracile.quantize import Bits, Nearest, Scheme, integer_run, ptq, rebuild
 from gracile.quantize.lower import lower
 from gracile.quantize.units import find_units
 from gracile.records import QuantPlan, from_json, to_json
@@ -86,3 +86,35 @@ def test_a_plan_without_the_first_of_two_grids_is_refused() -> None:
     lonely = tuple(edge for edge in plan.edges if edge.readers != "rest")
     with pytest.raises(BadArgument, match="no grid for"):
         rebuild(model, inputs, replace(plan, edges=lonely))
+
+
+@pytest.mark.parametrize(("scale", "zero_point"), [(0.02, 5), (0.05, 0), (0.05, 9), (0.0234, 0)])
+@pytest.mark.parametrize("bound", [None, 6.0])
+def test_a_grid_that_reaches_further_than_the_activation_clips_as_it_does(
+    scale: float, zero_point: int, bound: float | None
+) -> None:
+    """Trained grids may hold values below zero, or above the 6 of ReLU6."""
+    torch.manual_seed(0)
+    activation = nn.ReLU() if bound is None else nn.ReLU6()
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), activation).eval()
+    x = torch.randn(16, 3, 8, 8) * 8
+    plan = ptq(model, (x[:1],), [x], Scheme(rounding=Nearest())).plan
+    grids = (plan.edges[0], replace(plan.edges[1], scale=scale, zero_point=zero_point))
+    found = rebuild(model, (x[:1],), replace(plan, edges=grids))
+    names = [str(n.target) for n in found.network.graph.nodes if n.op == "call_function"]
+    assert names == ["aten.conv2d.default"]  # the activation has become the clip of the grid
+    values = {n: m for n, m in found.network.named_modules() if isinstance(m, ActivationQuantizer)}
+    layer = next(m for n, m in found.network.named_modules() if n.startswith("weights."))
+    bias = next(m for n, m in found.network.named_modules() if n.startswith("biases."))
+    with torch.no_grad():
+        summed = torch.nn.functional.conv2d(values["quantizers.input_1"](x), layer(), bias())
+        wanted = fake_quantize(
+            activation(summed), torch.tensor(scale), torch.tensor(zero_point), grids[1].qmin, grids[1].qmax
+        )
+        got = found(x)
+    assert torch.allclose(got, wanted, atol=1.001 * scale)  # a rounding that is nearly even may go either way
+    assert float((got != wanted).float().mean()) < 0.01
+    assert got.min() >= 0
+    run = integer_run(found, x)
+    assert not run.floats
+    assert float((run.output - got).abs().max()) <= 1.01 * scale

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from gracile.errors import BadArgument, NonFiniteError
-from gracile.quantize import W8A8, Bits, Nearest, PerTensor, Scheme, ptq
+from gracile.quantize import W8A8, AdaRound, Bits, Blocks, Nearest, PerTensor, Rounding, Scheme, ptq
 from gracile.testing import NETS, net
 from gracile.testing.contract import fingerprint
 
@@ -118,3 +120,58 @@ def test_no_calibration_data_is_an_error() -> None:
     model, inputs = net("plain")
     with pytest.raises(BadArgument, match="at least one batch"):
         ptq(model, inputs, [])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_a_model_in_another_precision_is_quantized_from_float32(dtype: torch.dtype, dynamic: bool) -> None:
+    model, inputs = net("plain")
+    x = images().to(dtype)
+    scheme = Scheme(rounding=Nearest(), dynamic=dynamic)
+    found = ptq(model.to(dtype), (inputs[0].to(dtype),), x.split(16), scheme)
+    with torch.no_grad():
+        assert relative_error(found(x), model.float()(x.float())) < 0.03
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("rounding", [AdaRound(iterations=10), Blocks(iterations=2, images=16, bf16=False)])
+def test_learning_needs_no_gradients_of_the_caller(mode: Callable[[], Any], rounding: Rounding) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3)).eval()
+    torch.manual_seed(0)
+    scheme, x = Scheme(weight_bits=3, ends=Bits(), rounding=rounding), images(16)
+    wanted = ptq(model, (x[:1],), [x], scheme)
+    with mode():
+        found = ptq(model, (x[:1] + 0,), [x + 0], scheme)
+    assert found.plan == wanted.plan
+
+
+def test_one_image_and_values_that_never_change_are_enough() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4)
+    ).eval()
+    one = torch.randn(1, 3, 12, 12)
+    for data in (one, torch.full((8, 3, 12, 12), 123.4), one.repeat(8, 1, 1, 1) * 300):
+        quantized = ptq(model, (one,), [data])
+        with torch.no_grad():
+            assert relative_error(quantized(data), model(data)) < 0.05
+
+
+class Named(nn.Module):
+    """Outputs in a dictionary, of two inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 2, 3)
+
+    def forward(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        return {"one": self.a(x).relu(), "two": self.b(y)}
+
+
+def test_bias_correction_judges_every_output() -> None:
+    x, y = images(16), images(16)
+    model = Named().eval()
+    quantized = ptq(model, (x[:1], y[:1]), [(x, y)], Scheme(bias_correction=True))
+    with torch.no_grad():
+        found, wanted = quantized(x, y), model(x, y)
+    assert all(relative_error(found[k], wanted[k]) < 0.03 for k in ("one", "two"))

@@ -8,7 +8,7 @@ means).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -17,13 +17,16 @@ from torch import Tensor, nn
 from gracile.errors import BadArgument, NonFiniteError
 from gracile.graph import evaluating
 
+from .devices import device_of
+
 BatchNorm = nn.modules.batchnorm._BatchNorm
+Batch = Tensor | Sequence[Tensor]
 Moments = tuple[Tensor, Tensor, int]
 """Count-weighted sum of means, of second moments, and the count."""
 
 
 def reestimate_(
-    model: nn.Module, batches: Iterable[Tensor | tuple[Tensor, ...]], *, only: Collection[str] | None = None
+    model: nn.Module, batches: Iterable[Batch], *, only: Collection[str] | None = None
 ) -> tuple[str, ...]:
     """Set the running statistics of the model's batch norms to those of ``batches``, in place.
 
@@ -33,14 +36,15 @@ def reestimate_(
 
     Args:
         model: The model; nothing but the statistics changes.
-        batches: Inputs of the model, at least one batch; larger ones give better estimates.
+        batches: Inputs of the model, at least one batch; larger ones give better estimates. Several inputs
+            are a tuple, or a list as a ``DataLoader`` gives them; they go to the model's device.
         only: Dotted names of the norms to estimate; default, all that track statistics.
 
     Returns:
         Names of the norms whose statistics were set: those that ran.
 
     Raises:
-        BadArgument: There are no batches.
+        BadArgument: There are no batches, or a norm has one value a channel in one of them.
         NonFiniteError: A norm saw NaN or infinity.
 
     Example:
@@ -75,17 +79,20 @@ def reestimate_(
 
 
 @torch.no_grad()
-def _collect(
-    model: nn.Module, norms: dict[str, BatchNorm], batches: Iterable[Tensor | tuple[Tensor, ...]]
-) -> dict[str, Moments]:
+def _collect(model: nn.Module, norms: dict[str, BatchNorm], batches: Iterable[Batch]) -> dict[str, Moments]:
     seen: dict[str, Moments] = {}
     names = {m: name for name, m in norms.items()}
+    device = device_of(model)
 
     def note(module: nn.Module, args: tuple[Tensor, ...]) -> None:
         name = names[module]  # type: ignore[index]
         x = args[0].detach().double()
         axes = [d for d in range(x.dim()) if d != 1]
         count = x.numel() // x.shape[1]
+        if count < 2:
+            raise BadArgument("batches", wanted=f"more than one value a channel at {name}, to normalise by",
+                              found=f"its input of shape {tuple(x.shape)}",
+                              do="Leave a last batch of one row out (drop_last=True).")  # fmt: skip
         total, square, before = seen.get(name, (torch.zeros(()), torch.zeros(()), 0))
         seen[name] = (total + x.sum(axes), square + x.square().sum(axes), before + count)
 
@@ -95,7 +102,8 @@ def _collect(
         with evaluating(model), _by_batch(norms.values()):
             for batch in batches:
                 empty = False
-                model(*(batch if isinstance(batch, tuple) else (batch,)))
+                inputs = (batch,) if isinstance(batch, Tensor) else batch
+                model(*(x.to(device) for x in inputs))
     finally:
         for handle in handles:
             handle.remove()

@@ -50,7 +50,8 @@ def float_bias(module: fx.GraphModule, layer: Layer, plan: WeightQuant) -> fx.No
     """The layer's bias with what rounding shifts added, read as it is."""
     if layer.bias is None and not plan.bias_shift:
         return None
-    shift = torch.tensor(plan.bias_shift or (0.0,))
+    where = fetch(module, str(layer.weight.target)).device
+    shift = torch.tensor(plan.bias_shift or (0.0,), device=where)
     bias = shift if layer.bias is None else fetch(module, str(layer.bias.target)).detach() + shift
     name = layer.node.name
     module.get_submodule("biases").register_buffer(name, bias.clone())

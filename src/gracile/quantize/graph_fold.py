@@ -101,7 +101,7 @@ def set_bias_(module: fx.GraphModule, layer: fx.Node, value: Tensor) -> None:
     """Give a layer a bias, whether it had one or not."""
     weight, bias = layer.args[1], argument(layer, "bias")
     assert isinstance(weight, fx.Node)
-    name = f"{str(weight.target).removesuffix('.weight')}.bias" if bias is None else str(bias.target)
+    name = _bias_name(str(weight.target)) if bias is None else str(bias.target)
     set_parameter_(module, name, value)
     if bias is None:
         with module.graph.inserting_before(layer):
@@ -109,6 +109,12 @@ def set_bias_(module: fx.GraphModule, layer: fx.Node, value: Tensor) -> None:
         bias.meta["val"] = value
         layer.args = (*layer.args[:2], bias, *layer.args[3:])
         layer.kwargs = {key: v for key, v in layer.kwargs.items() if key != "bias"}
+
+
+def _bias_name(weight: str) -> str:
+    """For a layer that has none: next to its weight, which may be the parameter of no layer's module."""
+    name = weight.removesuffix(".weight")
+    return f"{weight}_added_bias" if name == weight else f"{name}.bias"
 
 
 def _obstacle(node: fx.Node, reads: dict[str, int]) -> str:

@@ -15,6 +15,8 @@ from gracile.errors import BadArgument
 from gracile.nn import fake_quantize
 
 TINY = torch.finfo(torch.float32).tiny
+MOST_BIAS = 2**30
+"""Largest bias, in steps of the accumulator."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import sys
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_leaves
 
 from gracile.graph import capture_free_batch, drop_dead
 from gracile.nn import SpatialMean
+from gracile.observe import device_of
+
+from .calibration import settled
 
 _IDLE = {
     "dropout",
@@ -21,17 +27,18 @@ _IDLE = {
     "clone",
     "lift_fresh_copy",
 }
+_NEED_LAYOUT = {torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default}
 
 
 def lower(model: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModule:
-    """Capture a copy of ``model`` in evaluation mode as a graph module with its own parameters.
+    """Capture a copy of ``model`` in evaluation mode as a graph module with its own parameters, in float32.
 
     Args:
         model: Any module that ``torch.export`` captures; it is left as it was.
-        inputs: Example inputs whose first axis is the batch.
+        inputs: Example inputs whose first axis is the batch, on any device.
 
     Raises:
-        CaptureError: ``torch.export`` refuses the model.
+        CaptureError: ``torch.export`` refuses the model, or its code holds the batch size as a number.
 
     Example:
         >>> graph = lower(nn.Sequential(nn.Linear(4, 2), nn.Dropout()), (torch.zeros(1, 4),))
@@ -40,7 +47,8 @@ def lower(model: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModule:
         >>> graph(torch.zeros(5, 4)).shape
         torch.Size([5, 2])
     """
-    module = capture_free_batch(model, inputs)
+    where = device_of(model)
+    module = capture_free_batch(_in_float32(model), tuple(settled(x, where) for x in inputs))
     for parameter in module.parameters():
         parameter.requires_grad_(False)
     _remove_idle(module)
@@ -81,6 +89,12 @@ def fetch(module: nn.Module, name: str) -> Tensor:
     return value
 
 
+def numbers(output: Any) -> tuple[Tensor, ...]:
+    """The tensors of numbers with a point in what a model gives, in float64."""
+    leaves = tree_leaves(output)
+    return tuple(x.double() for x in leaves if isinstance(x, Tensor) and x.is_floating_point())
+
+
 def argument(node: fx.Node, name: str, default: Any = None) -> Any:
     """An argument of an ATen call by its schema name, however it was passed."""
     assert isinstance(node.target, torch._ops.OpOverload)
@@ -92,8 +106,30 @@ def argument(node: fx.Node, name: str, default: Any = None) -> Any:
     return default
 
 
+def per_axis(node: fx.Node, name: str, axes: int) -> list[int]:
+    """An argument of a convolution that is one number, or one for each axis of space.
+
+    Example:
+        >>> node = fx.Graph().call_function(torch.ops.aten.conv2d.default, (None, None, None, 2))
+        >>> per_axis(node, "stride", 2)
+        [2, 2]
+    """
+    value = argument(node, name)
+    values = [value] if isinstance(value, int) else list(value)
+    return values * axes if len(values) == 1 else values
+
+
+def _in_float32(model: nn.Module) -> nn.Module:
+    """The model, or a copy of it: ranges, moments and steps of a grid need more than half precision."""
+    held = [x for x in chain(model.parameters(), model.buffers()) if x.is_floating_point()]
+    return model if all(x.dtype == torch.float32 for x in held) else copy.deepcopy(model).float()
+
+
 def _remove_idle(module: fx.GraphModule) -> None:
+    """Take out what leaves values as they are; views no longer rely on a layout that it made."""
     for node in list(module.graph.nodes):
+        if node.target in _NEED_LAYOUT:
+            node.target = torch.ops.aten.reshape.default
         idle = op_name(node) in _IDLE
         if op_name(node) == "slice":  # x[:] leaves everything
             whole = argument(node, "start") in (None, 0) and argument(node, "end") in (None, sys.maxsize)

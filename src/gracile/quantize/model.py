@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection
+from dataclasses import replace
 
 import torch
 from torch import Tensor, fx, nn
 
 from gracile.errors import BadArgument
 from gracile.nn import ActivationQuantizer, QuantizedBias, QuantizedModel
+from gracile.observe import device_of
 from gracile.records import EdgeQuant, QuantPlan, WeightQuant
 
 from .dynamic import float_bias, insert_dynamic
 from .lower import fetch, lower, value_of
 from .prepare import replay_
-from .units import Layer, Units, find_units
+from .units import Layer, Units, find_units, upper_bound
 from .weights import stored_weight
 
 
@@ -117,12 +119,18 @@ def _store_layer(module: fx.GraphModule, layer: Layer, plan: WeightQuant, input_
 def _insert_quantizer(
     module: fx.GraphModule, node: fx.Node, plan: EdgeQuant, fused: fx.Node | None
 ) -> fx.Node:
-    new = _quantized(module, node, node.name, plan)
+    new = _quantized(module, node, node.name, plan if fused is None else _reached(plan, node))
     node.replace_all_uses_with(new, delete_user_cb=lambda user: user is not new)
     if fused is not None:  # the grid clips, so the activation goes
         new.args = (fused,)
         module.graph.erase_node(node)
     return new
+
+
+def _reached(plan: EdgeQuant, activation: fx.Node) -> EdgeQuant:
+    """The grid without integers beyond what ``activation`` gives, of which a trained one may have some."""
+    above = min(plan.qmax - plan.zero_point, upper_bound(activation) / plan.scale)
+    return replace(plan, qmin=plan.zero_point, qmax=plan.zero_point + round(above))
 
 
 def _insert_second(
@@ -135,7 +143,7 @@ def _insert_second(
 
 def _quantized(module: fx.GraphModule, node: fx.Node, name: str, plan: EdgeQuant) -> fx.Node:
     quantizer = ActivationQuantizer(name, plan.scale, plan.zero_point, plan.qmin, plan.qmax, plan.bits)
-    return hang_behind(module, node, name, quantizer)
+    return hang_behind(module, node, name, quantizer.to(device_of(module)))
 
 
 def hang_behind(module: fx.GraphModule, node: fx.Node, name: str, quantizer: nn.Module) -> fx.Node:

@@ -27,6 +27,8 @@ _HOMOGENEOUS = frozenset(
     }
 )
 
+NO_MODULE = "its weights are not those of a module"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
@@ -54,6 +56,9 @@ def find_pairs(units: Units) -> Pairs:
         if names.count(layer.name) > 1 or len(layer.weight.users) > 1:
             skipped.append(Skipped(layer.name, "it runs more than once"))
             continue
+        if not layer.is_module:
+            skipped.append(Skipped(layer.name, NO_MODULE))
+            continue
         result = _follow(layer, by_node, names)
         if isinstance(result, Pair):
             found.append(result)
@@ -72,6 +77,8 @@ def _follow(layer: Layer, by_node: dict[fx.Node, Layer], names: list[str]) -> Pa
             if reader is not None:
                 if names.count(reader.name) > 1 or len(reader.weight.users) > 1:
                     return f"{reader.name} reads it and runs more than once"
+                if not reader.is_module:
+                    return f"{reader.name} reads it: {NO_MODULE}"
                 readers.append(reader)
             elif why := _obstacle(user):
                 return why

@@ -7,9 +7,10 @@ Source: Krishnamoorthi, "Quantizing deep convolutional networks for efficient in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 
 from gracile.errors import BadArgument
@@ -18,6 +19,7 @@ from gracile.records import QuantPlan
 
 from .activations import edge_grids
 from .bits import layer_bits
+from .calibration import Calibration, batches_of
 from .data_free import believed_grids, round_without_data
 from .dynamic import dynamic_grids
 from .lower import lower
@@ -31,10 +33,12 @@ from .units import find_units
 from .weights import check_finite, shifted, weight_grids
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()  # roundings learn, also for a caller that wants no gradients
 def ptq(
     model: nn.Module,
     inputs: tuple[Tensor, ...],
-    calibration: Iterable[Tensor | tuple[Tensor, ...]] | None = None,
+    calibration: Calibration | None = None,
     scheme: Scheme = W8A8,
     *,
     progress: Callable[[int, int], None] | None = None,
@@ -47,15 +51,17 @@ def ptq(
     data is replaced by :class:`SQuant`.
 
     Args:
-        model: Any module that ``torch.export`` captures; it is left as it was.
+        model: Any module that ``torch.export`` captures; it is left as it was. What is quantized is a float32
+            copy of it, where it lies.
         inputs: Example inputs, any batch size.
-        calibration: Batches of unlabelled inputs, the model's own preparation applied. ``None`` for none:
-            ranges come from batch norms. ``()`` will do for ``scheme.dynamic`` with rounding to the nearest.
+        calibration: Batches of unlabelled inputs, the model's own preparation applied: tensors or, for
+            several inputs, tuples of them; or one tensor. ``None`` for none: ranges come from batch norms.
+            ``()`` will do for ``scheme.dynamic`` with rounding to the nearest.
         scheme: Bits, granularity, symmetry, range estimators.
         progress: Told how many blocks of how many are done, where block reconstruction is the default.
 
     Raises:
-        BadArgument: ``calibration`` is empty.
+        BadArgument: ``calibration`` is empty, or not what the model takes.
         NonFiniteError: Weights or activations hold NaN or infinity; the layer is named.
         CaptureError: ``torch.export`` refuses the model.
         UnsupportedOperation: Without data: the model has no batch norm, or an operation that means and
@@ -71,7 +77,7 @@ def ptq(
         >>> bool((quantized(images) - net(images)).abs().max() < 0.05)
         True
     """
-    batches = [batch if isinstance(batch, tuple) else (batch,) for batch in calibration or ()]
+    batches = list(batches_of(() if calibration is None else calibration, model, len(inputs)))
     without = calibration is None and not scheme.dynamic
     rounding = scheme.rounding
     assert not isinstance(rounding, str)  # Scheme looks names up

@@ -184,7 +184,7 @@ class _Walk(fx.Interpreter):
             return _Lost()
         beliefs = [part for part in parts if isinstance(part, Moments) or _holds(part)]
         if not beliefs:
-            return _double(super().run_node(n))
+            return _constant(super().run_node(n))
         if op_name(n) == "sym_size":
             return beliefs[0].shape[args[1]]
         rule = self._rule(n)
@@ -323,8 +323,11 @@ def _side(part: Any, name: str) -> Any:
     return type(part)(_side(p, name) for p in part) if isinstance(part, list | tuple) else part
 
 
-def _double(value: Any) -> Any:
-    return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
+def _constant(value: Any) -> Any:
+    """In float64 and on the CPU, as moments are."""
+    if not isinstance(value, Tensor):
+        return value
+    return value.double().cpu() if value.is_floating_point() else value.cpu()
 
 
 def _sizes(n: fx.Node) -> list[int]:

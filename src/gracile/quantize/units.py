@@ -1,13 +1,14 @@
 """Which values of a graph carry integers: the units that a runtime fuses, and the edges between them.
 
 A unit is a convolution, linear layer, sum, concatenation or average with the saturating activation behind it
-(ReLU, ReLU6, clip): one integer kernel, quantized once, after the activation; values seen there lie within
-its bounds, so rounding to their grid is the clip. Operations that only move values (max pooling, slicing,
-padding with zeros, reshaping) keep the grid of what they move. Everything else runs in float.
+(ReLU, ReLU6, clip): one integer kernel, quantized once, after the activation, whose clip is that of the grid.
+Operations that only move values (max pooling, slicing, padding with zeros, reshaping) keep the grid of what
+they move. Everything else runs in float.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from torch import fx
@@ -65,6 +66,12 @@ class Layer:
     bias: fx.Node | None
     source: fx.Node
     """The node that made its input."""
+
+    @property
+    def is_module(self) -> bool:
+        """Whether its parameters are those of a module that bears its name."""
+        parts = {"weight": self.weight, "bias": self.bias}
+        return all(n is None or str(n.target) == f"{self.name}.{kind}" for kind, n in parts.items())
 
 
 @dataclass
@@ -191,6 +198,22 @@ def _saturates_at_zero(node: fx.Node) -> bool:
     elif name in ("clamp", "clamp_min"):
         low = argument(node, "min")
     return name in ACTIVATIONS and isinstance(low, int | float) and low == 0
+
+
+def upper_bound(activation: fx.Node) -> float:
+    """Where an activation stops at the top, infinity where it does not.
+
+    Example:
+        >>> import torch
+        >>> node = fx.Graph().call_function(torch.ops.aten.hardtanh.default, (None, 0.0, 6.0))
+        >>> upper_bound(node)
+        6.0
+    """
+    name = op_name(activation)
+    if name == "relu6":
+        return 6.0
+    bound = argument(activation, "max_val" if name == "hardtanh" else "max")
+    return math.inf if bound is None else float(bound)
 
 
 def _needed(graph: fx.Graph, kinds: dict[fx.Node, str], units: Units) -> set[fx.Node]:

@@ -12,14 +12,12 @@ from gracile.errors import NonFiniteError
 from gracile.nn import QuantizedWeight
 from gracile.records import EdgeQuant, WeightQuant
 
+from .grid import MOST_BIAS as MOST_BIAS
 from .grid import Grid
 from .lower import fetch
 from .rounding import unpack
 from .scheme import Scheme
 from .units import Layer, Units
-
-MOST_BIAS = 2**30
-"""Largest bias, in steps of the accumulator."""
 
 
 def weight_grids(

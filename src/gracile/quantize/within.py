@@ -20,6 +20,7 @@ from gracile.records import BitCurve, BitRaise, BitTrail, BitTry, QuantPlan, Qua
 
 from .analysis.sensitivity import sensitivity as measure_sensitivity
 from .bits import Bits
+from .calibration import Calibration, batches_of
 from .ptq import ptq
 from .rounding import LeastSquares
 from .scheme import Scheme
@@ -40,7 +41,7 @@ class Within:
 def ptq_within(
     model: nn.Module,
     inputs: tuple[Tensor, ...],
-    calibration: Iterable[Tensor | tuple[Tensor, ...]],
+    calibration: Calibration,
     evaluate: Callable[[nn.Module], float],
     *,
     drop: float = 1.0,
@@ -90,7 +91,7 @@ def ptq_within(
         raise BadArgument("drop", wanted="points of accuracy, at least 0", found=f"{drop=}")
     if evaluations < 3:
         raise BadArgument("evaluations", wanted="at least 3", found=f"{evaluations=}")
-    batches = [batch if isinstance(batch, tuple) else (batch,) for batch in calibration]
+    batches = list(batches_of(calibration, model, len(inputs)))
     start = start if start.rounding is not None else replace(start, rounding=LeastSquares())
     reference = evaluate(model)
     judge = _Judge(

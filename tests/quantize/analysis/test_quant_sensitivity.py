@@ -107,3 +107,28 @@ def test_wrong_use_is_an_error() -> None:
         quantize.sensitivity(model, inputs, [data()], bits=(2, 8))
     with pytest.raises(BadArgument, match="at least 1"):
         quantize.sensitivity(model, inputs, [data()], images=0)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_biases_count_where_ranges_are_found_at_run_time_too(dynamic: bool) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+    model[0].bias.data += 2
+    table = sensitivity(model, (data()[:1],), [data()], Scheme(dynamic=dynamic), bits=(8,))
+    assert all(curve.at(8) < 1e-4 for curve in table.weights)
+
+
+class Several(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 2, 3)
+
+    def forward(self, x: torch.Tensor) -> dict[str, object]:
+        return {"maps": (self.a(x), self.b(x)), "count": torch.ones(1, dtype=torch.int64)}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_all_outputs_of_a_model_count(dtype: torch.dtype) -> None:
+    table = sensitivity(Several().to(dtype), (data()[:1].to(dtype),), [data().to(dtype)], bits=(8, 2))
+    assert {curve.name for curve in table.weights} == {"a", "b"}
+    assert all(curve.at(2) > 10 * curve.at(8) > 0 for curve in table.weights)

@@ -99,3 +99,16 @@ def test_memory_goes_on_and_release_lets_go() -> None:
     assert len(layer.weight.unique()) > 8
     with pytest.raises(BadArgument, match="as in the plan"):
         tuning.on_begin(nn.Linear(3, 3), optimizer)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_many_weights_in_half_precision_keep_their_values(dtype: torch.dtype) -> None:
+    """A counter in half precision stops at 256, or at 2,048."""
+    torch.manual_seed(0)
+    layer, plan = codebook(nn.Linear(128, 128).to(dtype), (torch.zeros(1, 128, dtype=dtype),), 1)
+    before = layer.weight.detach().clone()
+    tuning, optimizer = CentroidTuning(plan), torch.optim.SGD(layer.parameters(), lr=0.0)
+    tuning.on_begin(layer, optimizer)
+    layer(torch.randn(4, 128, dtype=dtype)).square().sum().backward()
+    optimizer.step()
+    assert torch.allclose(layer.weight, before, rtol=0.01)

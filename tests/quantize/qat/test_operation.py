@@ -35,6 +35,16 @@ def test_a_scaled_weight_scales_each_output(case: Case, seed: int) -> None:
     torch.testing.assert_close(operation(x, one), plain * factor[0])
 
 
+@given(cases(), st.integers(0, 99))
+@settings(max_examples=20)
+def test_each_row_is_what_one_output_is_computed_with(case: Case, seed: int) -> None:
+    layer = case.layer()
+    operation = Operation.of(layer)
+    factor = torch.randn(operation.outputs(layer.weight), generator=torch.Generator().manual_seed(seed))
+    scaled = operation.rows(operation.scaled(layer.weight, factor))
+    assert torch.equal(scaled, operation.rows(layer.weight) * factor[:, None])
+
+
 def test_padding_by_name_and_lists_of_a_captured_graph_are_understood() -> None:
     layer = nn.Conv2d(2, 3, 3, padding="same", dilation=2)
     x = torch.randn(1, 2, 5, 5)

@@ -106,6 +106,19 @@ def test_a_weight_that_moves_on_is_never_frozen() -> None:
     assert freezing.share == 0
 
 
+def test_a_layer_whose_bits_change_begins_anew() -> None:
+    """Integers of the old grid would be steps of the new one."""
+    layer = layer_with([3.0, 0.0])
+    freezing = Freezing(steps=1, first=0.3, last=0.3, momentum=0.5)
+    jump(freezing, layer, [3.0, 2.0, 3.0])
+    assert freezing.share == 0.5
+    layer.quantizer.change_bits_(2, layer.weight)
+    before = layer.weight.detach().clone()
+    freezing.on_step_end(layer, sgd(layer), step=1, epoch=1)
+    assert freezing.share == 0
+    assert torch.equal(layer.weight, before)
+
+
 def test_freezing_settles_the_toy_problem_of_the_paper() -> None:
     """A weight whose best value lies between two integers swings for ever, unless it is frozen."""
 

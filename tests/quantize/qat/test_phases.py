@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gracile.errors import BadArgument
+from gracile.errors import BadArgument, StorageError
 from gracile.quantize import Bits
 from gracile.quantize.qat import Phases, Plan, QatModel, QatScheme, prepare
 from gracile.tune import StatefulHook, TuneConfig, fit
@@ -84,8 +86,6 @@ def test_every_moment(model: QatModel, data: Any) -> None:
 
 
 def test_it_goes_on_after_an_interrupt(model: QatModel, data: Any, tmp_path: Any) -> None:
-    import copy
-
     config = TuneConfig(epochs=4, lr=0.01, batch_size=16, bf16=False, holdout=0.25)
     whole, broken = copy.deepcopy(model), copy.deepcopy(model)
     fit(whole, data, config, hooks=[Phases(PLAN)])
@@ -104,6 +104,38 @@ def test_it_goes_on_after_an_interrupt(model: QatModel, data: Any, tmp_path: Any
     fit(again, data, config, hooks=[Phases(PLAN)], checkpoint=file)
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name]), name
+
+
+def test_a_checkpoint_of_another_plan_is_refused(model: QatModel, data: Any, tmp_path: Any) -> None:
+    config, file = TuneConfig(epochs=1, batch_size=32, bf16=False), tmp_path / "run.safetensors"
+    fit(copy.deepcopy(model), data, config, hooks=[Phases(Plan(epochs=1))], checkpoint=file)
+    with pytest.raises(StorageError, match=r"Phases\.plan \('Plan\(epochs=1, activations_from=1"):
+        fit(model, data, config, hooks=[Phases(Plan(epochs=1, freeze_norms=1))], checkpoint=file)
+
+
+def test_bits_that_pass_through_eight_go_on_falling(model: QatModel) -> None:
+    plan = Plan(epochs=3, weight_bits={1: 8, 2: 4, 3: 2})
+    phases, optimizer = Phases(plan), torch.optim.SGD(model.parameters(), lr=0.01)
+    phases.on_begin(model, optimizer)
+    seen = []
+    for epoch in (1, 2, 3):
+        phases.on_step_begin(model, optimizer, step=epoch, epoch=epoch)
+        seen.append(moments(model)["bits"])
+        phases.on_epoch_end(model, optimizer, step=epoch, epoch=epoch)
+    assert [bits[1] for bits in seen] == [8, 4, 2]
+    assert {bits[0] for bits in seen} == {8}  # an end, which is no concern of the plan
+
+
+def test_the_same_model_goes_on_after_an_interrupt_at_eight_bits(model: QatModel) -> None:
+    plan = Plan(epochs=2, weight_bits={1: 8, 2: 2})
+    first, second = Phases(plan), Phases(plan)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    first.on_begin(model, optimizer)
+    first.on_epoch_end(model, optimizer, step=1, epoch=1)
+    second.on_begin(model, optimizer)
+    second.resume(json.loads(json.dumps(first.memory())))
+    second.on_step_begin(model, optimizer, step=2, epoch=2)
+    assert moments(model)["bits"][1] == 2
 
 
 def test_an_average_is_switched_too(model: QatModel, data: Any) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gracile import export, pack
 from gracile.nn import QuantizedModel
-from gracile.quantize import Bits, rebuild
+from gracile.quantize import Bits, integer_forward, rebuild
 from gracile.quantize.qat import SCHEMES_OF_BN, WEIGHT_QUANTIZERS, QatModel, QatScheme, prepare, zeros
 from gracile.records import QuantPlan, from_plain, to_plain
 
@@ -114,6 +114,33 @@ def test_onnx_runtime_computes_the_same(case: str, tmp_path: Path) -> None:
     assert all(k["integer"] for k in export.kernels(file) if k["bits"] is not None)
 
 
+def pruned() -> QatModel:
+    """A network with channels of zeros, one of them behind a large slope."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 3))
+    with torch.no_grad():
+        net[0].weight[2:4], net[3].weight[1] = 0, 0
+        net[1].running_var[2], net[1].bias[2], net[1].bias[3] = 1e-8, 0.8, 0.03
+    return prepare(net.eval(), (images(1),), [images()], QatScheme(ends=Bits()))
+
+
+def test_pruned_channels_are_deployed_with_their_biases(tmp_path: Path) -> None:
+    network = pruned()
+    deployed, x = network.convert(), images(4, 5)
+    export.onnx(deployed, (images(1),), tmp_path / "m.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "m.onnx"), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    (last,) = (edge.scale for edge in deployed.plan.edges if edge.node == "conv2d_1")
+    with torch.no_grad():
+        simulated = deployed(x)
+        assert float((simulated - network(x)).abs().max()) <= last * 1.01
+        assert torch.equal(integer_forward(deployed, x), simulated)
+    assert np.abs(found - simulated.numpy()).max() <= last * 1.01
+    biases = dict(deployed.network.biases.named_children())  # type: ignore[union-attr]
+    kept = biases["conv2d"].integers * biases["conv2d"].scale  # type: ignore[operator]
+    assert kept[2:4].tolist() == pytest.approx([0.8, 0.03], abs=1e-6)
+
+
 def test_an_archive_holds_the_same_bits(tmp_path: Path) -> None:
     _, network = trained(QatScheme(weight_bits=2, weights="twn"))
     deployed = network.convert()
@@ -138,3 +165,25 @@ def test_zeros_are_counted_as_deployed() -> None:
     for name, share in zeros(network).items():
         assert share == pytest.approx(float((stored[name] == 0).float().mean()))
     assert 0.2 < zeros(network)["conv"] < 0.8
+
+
+class Functional(nn.Module):
+    """Weights under names of their own, one of them fixed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("kernel", torch.randn(3, 1, 3, 3))
+        self.mix, self.shift = nn.Parameter(torch.randn(4, 3, 1, 1)), nn.Parameter(torch.randn(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(F.relu(F.conv2d(x, self.kernel, groups=3)), self.mix, self.shift)
+
+
+def test_weights_of_other_names_are_written_back() -> None:
+    torch.manual_seed(0)
+    model = Functional().eval()
+    network = prepare(model, (images(1),), [images()])
+    deployed = network.convert()
+    again = rebuild(network.write_back(copy.deepcopy(model)), (images(1),), deployed.plan)
+    with torch.no_grad():
+        assert torch.allclose(again(images(4)), deployed(images(4)), atol=1e-5)

@@ -8,10 +8,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from gracile.errors import BadArgument
+from gracile.observe.batchnorm import reestimate_
 from gracile.quantize import Bits
+from gracile.quantize.lower import lower
 from gracile.quantize.qat import ACTIVATION_QUANTIZERS, SCHEMES_OF_BN, WEIGHT_QUANTIZERS, QatScheme, prepare
+from gracile.quantize.qat.prepare import _Work
+from gracile.records import EdgeQuant
 from gracile.testing import NETS, net
 from gracile.testing.contract import fingerprint
 
@@ -100,6 +105,79 @@ def test_float_training_is_the_same_training() -> None:
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     with torch.no_grad():
         assert torch.allclose(model(images(8, 9)), trained(images(8, 9)), atol=1e-4)
+
+
+@pytest.mark.parametrize("momentum", [None, 0.0, 0.3])
+def test_statistics_go_on_where_those_of_the_original_stopped(momentum: float | None) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, momentum=momentum)).train()
+    for step in range(3):
+        model(images(8, step))
+    trained = prepare(model.eval(), (images(1),), [images()])
+    trained.quantize_weights(False)
+    trained.quantize_activations(False)
+    for network in (model, trained):
+        network.train()(images(8, 3))
+    norm = trained.layers["0"].norm
+    assert norm is not None
+    for name, tensor in model[1].named_buffers():
+        torch.testing.assert_close(norm.get_buffer(name), tensor)
+
+
+def test_quantizers_lie_where_the_model_does() -> None:
+    network = lower(blocks(), (images(1),)).to("meta")
+    work = _Work(network=network, normalised=set(), bits={}, scheme=QatScheme(), momenta={})
+    edge = EdgeQuant(node="relu", bits=4, qmin=0, qmax=15, scale=0.1, zero_point=0)
+    assert {tensor.device.type for tensor in work._activation(edge).state_dict().values()} == {"meta"}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_model_of_other_precision_trains_in_float32(dtype: torch.dtype) -> None:
+    model, x = blocks().to(dtype), images().to(dtype)
+    trained = prepare(model, (x[:1],), [x], QatScheme(weight_bits=8)).train()
+    trained(x).square().mean().backward()
+    assert {p.dtype for p in trained.parameters()} == {torch.float32}
+    with torch.no_grad():
+        wanted = model.float()(images())
+        assert error(trained.eval()(x), wanted) < 0.1
+        assert error(trained.convert()(x), wanted) < 0.1
+
+
+def test_what_was_prepared_without_gradients_trains() -> None:
+    with torch.inference_mode():
+        trained = prepare(blocks(), (images(1),), [images()])
+    trained.train()(images()).square().mean().backward()
+    assert all(p.grad is not None for p in trained.parameters())
+
+
+def test_calibration_comes_as_one_tensor_or_from_a_loader() -> None:
+    loader = DataLoader(TensorDataset(images()), batch_size=16)
+    first = prepare(blocks(), (images(1),), images().split(16))
+    for given in (images(), loader):
+        twin = prepare(blocks(), (images(1),), given)
+        for name, part in first.activations.items():
+            assert twin.activations[name].grid() == pytest.approx(part.grid(), rel=1e-3), name
+    with pytest.raises(BadArgument, match="Leave labels out"):
+        prepare(blocks(), (images(1),), DataLoader(TensorDataset(images(), torch.zeros(32)), batch_size=16))
+
+
+def test_plain_norms_are_estimated_anew() -> None:
+    """Behind their rounded weights, as in training with one large batch; other schemes round by them."""
+    trained = prepare(blocks(), (images(1),), [images()], QatScheme(activations="ema"))
+    wanted = copy.deepcopy(trained).train()
+    for layer in wanted.layers.values():
+        if layer.norm is not None:
+            layer.norm.momentum = 1.0
+    for part in wanted.activations.values():
+        part.observing = False
+    wanted(images())
+    names = reestimate_(trained, [images()])
+    assert names == tuple(f"network.{trained.keys[name]}.norm" for name in ("stem", "conv1", "conv2"))
+    for name, layer in wanted.layers.items():
+        found = trained.layers[name].norm
+        if found is not None and layer.norm is not None:
+            torch.testing.assert_close(found.running_mean, layer.norm.running_mean)
+            torch.testing.assert_close(found.running_var, layer.norm.running_var)
 
 
 def test_bits_of_the_ends_and_by_name() -> None:

@@ -110,3 +110,10 @@ def test_settings_are_checked() -> None:
         SplitChannels(share=0)
     with pytest.raises(BadArgument, match="of"):
         SplitChannels(of="biases")  # type: ignore[arg-type]
+
+
+def test_a_slope_for_each_channel_is_left_alone() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.PReLU(8), nn.Conv2d(8, 4, 3)).eval()
+    quantized = ptq(model, (X[:1],), [X], Scheme(rescue=(SplitChannels(of="activations"),), **SCHEME))  # type: ignore[arg-type]
+    assert not quantized.plan.prepared.split
+    assert "prelu has a slope for each channel" in {s.why for s in quantized.plan.prepared.skipped}

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from gracile.errors import BadArgument
-from gracile.quantize import Bits, Expand, MinMax, Nearest, Scheme, ptq, rebuild
+from gracile.nn import QuantizedWeight
+from gracile.quantize import Bits, Expand, MinMax, Nearest, PerGroup, Scheme, ptq, rebuild
 from gracile.quantize.rescue.residual_expansion import on_grid
 
 X = torch.rand(16, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -90,3 +91,17 @@ def test_layers_with_eight_bits_are_left_and_settings_checked() -> None:
         Expand(terms=1)
     with pytest.raises(BadArgument, match="share"):
         Expand(share=0)
+
+
+def test_terms_on_a_grid_stay_on_it_where_the_last_has_a_scale_for_each_group() -> None:
+    model = net()
+    fields = {**vars(scheme(3, Expand(terms=2))), "weight_granularity": PerGroup(size=2)}
+    quantized = ptq(model, (X[:1],), [X], Scheme(**fields))
+    plans = {w.layer: w for w in quantized.plan.weights}
+    assert (plans["0"].group, plans["0.term1"].group) == (None, 2)
+    (record, *_) = quantized.plan.prepared.expanded
+    first = on_grid(model[0].weight.detach(), record.scales[0], record.qmax)
+    stored = next(m for m in quantized.modules() if isinstance(m, QuantizedWeight) and m.name == "0")
+    assert torch.allclose(stored(), first, atol=1e-6)
+    with torch.no_grad():
+        assert torch.equal(rebuild(model, (X[:1],), quantized.plan)(X), quantized(X))

@@ -195,3 +195,22 @@ def test_a_pruned_weight_hands_errors_on() -> None:
     weight = torch.tensor([[[0.4, 0.0, 0.4]]])
     rounded = round_to_keep_output(weight, torch.ones(1, 1), torch.ones(1, 3, 3), -7, 7)
     assert rounded.tolist() == [[[0.0, 0.0, 1.0]]]
+
+
+@pytest.mark.parametrize("mean", [0.0, 300.0, 1e6])
+def test_a_large_mean_leaves_variances_as_they_are(mean: float) -> None:
+    """Against float64; and what never changes can still be solved for."""
+    model, x = nn.Linear(24, 2), torch.randn(200, 24) + 0.5
+    x[:, 3] += mean
+    x[:, 7:] = mean
+    graph = lower(model, (x,))
+    batches = [(part,) for part in x.split(50)]
+    found = next(iter(watch_inputs(graph, find_units(graph), batches, images=200).values()))
+    wanted = torch.cov(x.double().T, correction=0)
+    rounding = 1e-13 * mean**2  # of float32, squared
+    assert torch.allclose(found.covariance[0].double(), wanted, atol=1e-3 + 2 * rounding, rtol=1e-4)
+    assert bool((found.covariance[0].diagonal() >= 0).all())
+    rounded = round_to_keep_output(
+        model.weight.detach()[None], torch.full((1, 2), 0.1), found.covariance, -7, 7
+    )
+    assert bool(rounded.isfinite().all())

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from gracile.quantize import Bits, Nearest, PerTensor, Scheme, SQuant, ptq
+from gracile.quantize import Bits, Nearest, PerGroup, PerTensor, Scheme, SQuant, ptq
 from gracile.quantize.rounding import squant, unpack
 
 entries = st.floats(-5.375, 5.375, width=32).filter(lambda v: abs(v - round(v)) < 0.49 and v != 0)
@@ -91,3 +91,17 @@ def test_three_bits_are_nearer_than_the_nearest_on_correlated_inputs() -> None:
         for q in (torch.round(weight / scale), squant(weight / scale, -3, 3))
     ]
     assert errors[1] < 0.2 * errors[0]
+
+
+def test_errors_cancel_within_each_group_that_shares_a_step() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(8, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 5, 3)).eval()
+    x = torch.randn(2, 8, 9, 9)
+    scheme = Scheme(weight_bits=4, ends=Bits(), rounding=SQuant(), weight_granularity=PerGroup(size=3))
+    found = ptq(model, (x[:1],), None, scheme)
+    for name, node in (("0", "conv2d"), ("3", "conv2d_1")):
+        weight = found.float_graph.get_parameter(f"{name}.weight").double()
+        stored = found.network.get_submodule(f"weights.{node}")
+        steps = stored.scale.double().repeat_interleave(3, 1)[:, : weight.shape[1], None, None]
+        off = (stored.integers.double() - weight / steps).sum((2, 3))
+        assert all(float(part.sum(1).abs().max()) <= 0.5 + 1e-3 for part in off.split(3, 1))

@@ -10,7 +10,7 @@ from torch import nn
 
 from gracile.errors import BadArgument
 from gracile.nn import QuantizedWeight
-from gracile.quantize import Bits, PerTensor, Scheme, Stochastic, ptq
+from gracile.quantize import Bits, PerGroup, PerTensor, Scheme, Stochastic, ptq
 from gracile.quantize.rounding import round_by_chance
 
 
@@ -22,7 +22,7 @@ def test_a_neighbour_and_the_mean(value: float, seed: int) -> None:
     assert abs(float(drawn.mean() - x[0])) < 5 * 0.5 / 4000**0.5
 
 
-@pytest.mark.parametrize("granularity", [None, PerTensor()])
+@pytest.mark.parametrize("granularity", [None, PerTensor(), PerGroup(size=1)])
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_stored_weights_are_neighbours_of_the_float_ones(granularity: object, symmetric: bool) -> None:
     model = nn.Sequential(nn.Conv2d(3, 5, 3)).eval()
@@ -41,7 +41,7 @@ def test_stored_weights_are_neighbours_of_the_float_ones(granularity: object, sy
         quantized = ptq(model, (x[:1],), [x], scheme)
         layer = next(m for m in quantized.modules() if isinstance(m, QuantizedWeight))
         weight = model[0].weight.detach()
-        scale = layer.scale.reshape(-1, 1, 1, 1)
+        scale = layer.scale.reshape(*layer.scale.shape, *[1] * (4 - layer.scale.dim()))
         assert float(((layer() - weight).abs() / scale).max()) < 1 + 1e-4
         assert bool((layer()[0, 0] == 0).all())
         stored.append(layer.integers)

@@ -20,6 +20,7 @@ from gracile.errors import BadArgument
 from gracile.nn import ActivationQuantizer, QuantizedModel, QuantizedWeight
 from gracile.records import EdgeNoise, EdgeQuant, QuantNoise
 
+from ..calibration import Batch, Calibration, batches_of
 from ..lower import fetch
 from ..units import Units, find_units
 
@@ -28,7 +29,7 @@ _AT_ONCE = 8  # images: every edge of three runs is held in memory
 _SECOND = ":layers"  # behind the name of a value that layers read on a grid of their own
 
 
-def noise(quantized: QuantizedModel, batches: Iterable[Tensor | tuple[Tensor, ...]]) -> QuantNoise:
+def noise(quantized: QuantizedModel, batches: Calibration) -> QuantNoise:
     """Compare the float graph with the quantized one, at every edge and every layer.
 
     A layer's own noise is found with exact inputs: behind each quantizer the quantized graph goes on with
@@ -54,7 +55,7 @@ def noise(quantized: QuantizedModel, batches: Iterable[Tensor | tuple[Tensor, ..
     watched = _watched(quantized, units)
     images, output = 0, _Sums()
     with torch.no_grad():
-        for inputs in _slices(batches):
+        for inputs in _slices(batches_of(batches, quantized, quantized.input_count)):
             images += len(inputs[0])
             exact = _Values(
                 quantized.float_graph, {_node(n) for n in [*watched, *_quantizer_names(quantized)]}
@@ -72,10 +73,9 @@ def noise(quantized: QuantizedModel, batches: Iterable[Tensor | tuple[Tensor, ..
     return QuantNoise(images=images, edges=rows, output_db=output.db)
 
 
-def _slices(batches: Iterable[Tensor | tuple[Tensor, ...]]) -> Iterator[tuple[Tensor, ...]]:
+def _slices(batches: Iterable[Batch]) -> Iterator[Batch]:
     """Batches of a few images."""
-    for batch in batches:
-        inputs = batch if isinstance(batch, tuple) else (batch,)
+    for inputs in batches:
         for start in range(0, len(inputs[0]), _AT_ONCE):
             yield tuple(x[start : start + _AT_ONCE] for x in inputs)
 

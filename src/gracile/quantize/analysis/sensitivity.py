@@ -9,14 +9,14 @@ float model's, which needs no labels; weights and activations have curves of the
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import ValidationError
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from gracile.errors import BadArgument
 from gracile.nn import ActivationQuantizer, QuantizedBias, QuantizedModel, QuantizedWeight
@@ -24,7 +24,8 @@ from gracile.observe import divergence
 from gracile.records import BitCurve, QuantSensitivity, atomic_bytes, from_json, to_json
 
 from ..bits import Bits
-from ..lower import value_of
+from ..calibration import Batch, Calibration, batches_of
+from ..lower import numbers, value_of
 from ..ptq import ptq
 from ..rounding import Nearest
 from ..scheme import W8A8, Scheme
@@ -32,14 +33,13 @@ from ..units import Units, find_units
 
 BITS = (8, 7, 6, 5, 4, 3, 2)
 _AT_ONCE = 16  # images: all values of the float run are held in memory
-Batch = tuple[Tensor, ...]
 Change = Callable[[fx.Interpreter, fx.Node], Any]
 
 
 def sensitivity(
     model: nn.Module,
     inputs: Batch,
-    calibration: Iterable[Tensor | Batch],
+    calibration: Calibration,
     scheme: Scheme = W8A8,
     *,
     bits: Sequence[int] = BITS,
@@ -72,7 +72,7 @@ def sensitivity(
         >>> all(curve.at(2) > curve.at(8) for curve in table.weights)
         True
     """
-    batches = [batch if isinstance(batch, tuple) else (batch,) for batch in calibration]
+    batches = list(batches_of(calibration, model, len(inputs)))
     _check(batches, bits, images)
     key = _key(model, batches, scheme, bits, images)
     if (kept := _read(cache, key)) is not None:
@@ -88,14 +88,14 @@ def sensitivity(
     for part, batch in enumerate(judged):
         base = fx.Interpreter(graph, garbage_collect_values=False)
         with torch.no_grad():
-            wanted = base.run(*batch)
+            wanted = numbers(base.run(*batch))
         for place, (kind, name) in enumerate(trials):
             for b in bits:
                 change = _changes(models[b], units, kind, name)
                 with torch.no_grad():
-                    found = _Trial(graph, base.env, change).run(*batch)
+                    found = numbers(_Trial(graph, base.env, change).run(*batch))
                 points = moved.setdefault((kind, name), dict.fromkeys(bits, 0.0))
-                points[b] += max(divergence(wanted.double(), found.double()), 0.0) * len(batch[0])
+                points[b] += max(divergence(wanted, found), 0.0) * len(batch[0])
             if on_try is not None:
                 on_try(part * len(trials) + place + 1, len(judged) * len(trials))
     count = sum(len(batch[0]) for batch in judged)
@@ -160,8 +160,9 @@ def _changes(model: QuantizedModel, units: Units, kind: str, name: str) -> dict[
     def layer(run: fx.Interpreter, n: fx.Node) -> Any:
         args, kwargs = run.fetch_args_kwargs_from_env(n)
         rest = {k: v for k, v in kwargs.items() if k not in ("weight", "bias")}
+        own = args[2] if len(args) > 2 else kwargs.get("bias")  # stays in float where ranges are dynamic
         assert callable(n.target)
-        return n.target(args[0], weight(), None if bias is None else bias(), *args[3:], **rest)
+        return n.target(args[0], weight(), own if bias is None else bias(), *args[3:], **rest)
 
     return {one.node.name: layer for one in units.layers if one.name == name}
 
@@ -216,7 +217,7 @@ def _key(model: nn.Module, batches: list[Batch], scheme: Scheme, bits: Sequence[
     tensors = [*model.named_parameters(), *model.named_buffers()]
     for name, tensor in [*tensors, *(("", x) for batch in batches for x in batch)]:
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().numpy().tobytes())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import copy
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import pairwise
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from gracile.errors import BadArgument, NonFiniteError
 from gracile.records import CodebookPlan, ParamCodebook, Skipped
 
+from ..calibration import Calibration, batches_of
 from ..lower import lower
 from ..rounding.least_squares import Inputs, watch_inputs
 from ..units import Layer, find_units
@@ -77,7 +78,7 @@ def codebook(
     inputs: tuple[Tensor, ...],
     bits: int = 4,
     *,
-    calibration: Iterable[Tensor | tuple[Tensor, ...]] | None = None,
+    calibration: Calibration | None = None,
     clustering: Clustering | None = None,
 ) -> tuple[nn.Module, CodebookPlan]:
     """Give the weights of each convolution and linear layer at most ``2 ** bits`` different values.
@@ -114,7 +115,7 @@ def codebook(
     units = find_units(graph)
     seen: dict[str, Inputs] = {}
     if calibration is not None:
-        batches = [batch if isinstance(batch, tuple) else (batch,) for batch in calibration]
+        batches = list(batches_of(calibration, model, len(inputs)))
         if not batches:
             raise BadArgument("calibration", wanted="at least one batch", found="none")
         seen = watch_inputs(graph, units, batches, how.images)

@@ -100,8 +100,6 @@ def _begin(values: Tensor, importance: Tensor, bits: int, start: Start, seed: in
     own = 0 if bool(alive.all()) else 1
     if not bool(alive.any()):
         return torch.zeros(1, dtype=torch.float64, device=values.device)
-    if own and bits == 0:
-        raise AssertionError("a codebook has at least two values")
     found = kmeans(
         values[alive].cpu().numpy().astype(np.float64),
         2**bits - own,

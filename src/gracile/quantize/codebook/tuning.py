@@ -134,8 +134,9 @@ class CentroidTuning:
 
 
 def _per_value(numbers: Tensor, codes: Tensor, count: int) -> Tensor:
-    sums = torch.zeros(count, dtype=numbers.dtype, device=numbers.device)
-    return sums.index_add(0, codes.reshape(-1), numbers.reshape(-1))
+    """Sums over all that take a value, in float32 at least."""
+    wide = numbers.to(torch.promote_types(numbers.dtype, torch.float32))
+    return wide.new_zeros(count).index_add(0, codes.reshape(-1), wide.reshape(-1))
 
 
 def _tie(tied: list[Tied]) -> None:
@@ -143,7 +144,7 @@ def _tie(tied: list[Tied]) -> None:
     with torch.no_grad():
         for entry, parameter, codes in tied:
             count = len(entry.centroids)
-            members = _per_value(torch.ones_like(parameter), codes, count).clamp(min=1)
+            members = torch.bincount(codes.reshape(-1), minlength=count).clamp(min=1)
             means = _per_value(parameter, codes, count) / members
             means[[i for i, value in enumerate(entry.centroids) if value == 0.0]] = 0
             parameter.copy_(means[codes])

@@ -16,7 +16,7 @@ from torch import Tensor, fx
 
 from gracile.errors import BadArgument
 
-from ..lower import argument, op_name
+from ..lower import argument, op_name, per_axis
 
 Overflow = Literal["wrap", "saturate"]
 
@@ -92,7 +92,7 @@ def accumulate(
     if accumulator.overflow == "wrap" or bool(_reach(x, weight, bias, node).le(min(-low, high)).all()):
         return accumulator.fit(products(x, weight, bias, node))
     rows, kernels, shape = _columns(x.long(), weight.long(), node)
-    sums = _column(bias, torch.empty(shape)).expand(shape).reshape(len(rows), *kernels.shape[:2], -1)
+    sums = _column(bias, rows.new_empty(shape)).expand(shape).reshape(len(rows), *kernels.shape[:2], -1)
     sums = accumulator.fit(sums)
     for k in range(kernels.shape[2]):  # rows (n, groups, inputs, places), kernels (groups, out, inputs)
         sums = accumulator.fit(sums + kernels[:, :, k, None] * rows[:, :, None, k])
@@ -106,7 +106,7 @@ def _reach(x: Tensor, weight: Tensor, bias: Tensor | None, node: fx.Node) -> Ten
 
 def _column(bias: Tensor | None, like: Tensor) -> Tensor:
     if bias is None:
-        return torch.zeros((), dtype=torch.int64)
+        return torch.zeros((), dtype=torch.int64, device=like.device)
     return bias.long().reshape(1, -1, *[1] * (like.dim() - 2))
 
 
@@ -115,7 +115,7 @@ def _columns(x: Tensor, weight: Tensor, node: fx.Node) -> tuple[Tensor, Tensor, 
     if op_name(node) == "linear":
         return x.reshape(len(x), 1, -1, 1), weight[None], [len(x), len(weight)]
     axes = weight.dim() - 2
-    stride, padding, dilation = (_each(argument(node, n), axes) for n in ("stride", "padding", "dilation"))
+    stride, padding, dilation = (per_axis(node, name, axes) for name in ("stride", "padding", "dilation"))
     x = F.pad(x, [p for size in reversed(padding) for p in (size, size)])
     for axis in range(axes):
         reach = dilation[axis] * (weight.shape[2 + axis] - 1) + 1
@@ -125,8 +125,3 @@ def _columns(x: Tensor, weight: Tensor, node: fx.Node) -> tuple[Tensor, Tensor, 
     rows = x.movedim(tuple(range(2, 2 + axes)), tuple(range(-axes, 0)))  # (n, c, kernel..., places...)
     rows = rows.reshape(len(x), groups, weight[0].numel(), -1)
     return rows, weight.reshape(groups, -1, weight[0].numel()), [len(x), len(weight), *places]
-
-
-def _each(value: int | list[int], axes: int) -> list[int]:
-    values = [value] if isinstance(value, int) else list(value)
-    return values * axes if len(values) == 1 else values

@@ -223,7 +223,8 @@ def _math(n: fx.Node, name: str, args: tuple[Any, ...]) -> Pending | None:
 def _join(parts: list[Stored], dim: int) -> Pending:
     """Integers side by side, each part with its own scale."""
     integers = torch.cat([part.centred for part in parts], dim)
-    scales = [torch.full((part.integers.shape[dim],), part.scale, dtype=torch.float64) for part in parts]
+    where = integers.device
+    scales = [torch.full((p.integers.shape[dim],), p.scale, dtype=torch.float64, device=where) for p in parts]
     shape = [1] * integers.dim()
     shape[dim] = -1
     return Pending(terms=((integers, torch.cat(scales).reshape(shape)),))
@@ -239,7 +240,7 @@ def _pool(n: fx.Node, x: Stored) -> Pending:
     whole = size if isinstance(size, int) else size[0] * size[-1]
     whole = whole * size if isinstance(size, int) else whole
     sums = torch.round(window(x.centred.double(), True) * whole).long()
-    ones = torch.ones(1, 1, *x.integers.shape[2:], dtype=torch.float64)
+    ones = torch.ones_like(x.integers[:1, :1], dtype=torch.float64)
     count = torch.round(window(ones, True) * whole)
     if argument(n, "count_include_pad", True):
         count = torch.full_like(count, whole)

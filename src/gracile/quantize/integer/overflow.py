@@ -7,7 +7,7 @@ there by the l1 norm; here per sign, so that it is reached).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -17,6 +17,7 @@ from gracile.errors import BadArgument
 from gracile.nn import ActivationQuantizer, QuantizedModel
 from gracile.records import LayerAccumulator, OverflowReport
 
+from ..calibration import Calibration, batches_of
 from .accumulate import Accumulator, products
 from .forward import Integers, Stored
 
@@ -24,7 +25,7 @@ WIDTHS = (16, 20, 24)
 
 
 def overflow_report(
-    quantized: QuantizedModel, batches: Iterable[Tensor | tuple[Tensor, ...]], bits: Sequence[int] = WIDTHS
+    quantized: QuantizedModel, batches: Calibration, bits: Sequence[int] = WIDTHS
 ) -> OverflowReport:
     """The largest accumulators of every layer, and how many sums narrower ones would not hold.
 
@@ -53,8 +54,7 @@ def overflow_report(
     runner = _Watch(quantized.network, widths)
     images = 0
     with torch.no_grad():
-        for batch in batches:
-            inputs = batch if isinstance(batch, tuple) else (batch,)
+        for inputs in batches_of(batches, quantized, quantized.input_count):
             runner.run(*inputs)
             images += len(inputs[0])
     if not images:
@@ -100,11 +100,11 @@ def worst_sums(weight: Tensor, bias: Tensor | None, low: int, high: int) -> tupl
         (-19, 31)
     """
     rows = weight.long().flatten(1)
-    offset = torch.zeros(len(rows), dtype=torch.int64) if bias is None else bias.long()
+    offset = rows.new_zeros(len(rows)) if bias is None else bias.long()
     up = torch.maximum(rows * high, rows * low).sum(1)
     down = torch.minimum(rows * high, rows * low).sum(1)
-    least = torch.minimum(offset + down, torch.zeros(()).long())  # a partial sum may be the start itself
-    return int(least.min()), int(torch.maximum(offset + up, torch.zeros(()).long()).max())
+    least, most = (offset + down).min(), (offset + up).max()
+    return min(int(least), 0), max(int(most), 0)  # a partial sum may be the start itself
 
 
 @dataclass

@@ -20,7 +20,7 @@ from gracile.records import EdgeQuant, QuantPlan, Skipped, WeightQuant
 
 from ..graph_fold import fold_norms_, set_bias_, set_parameter_
 from ..lower import fetch
-from ..units import Units, find_units
+from ..units import Layer, Units, find_units
 from ..weights import once, room_for_bias
 from .activations import TrainableActivation
 
@@ -56,11 +56,17 @@ def final(layer: QatLayer, input_scale: float | None) -> Final:
     return Final(weight=weight, bias=found.bias.float(), scale=scale)
 
 
+def quantized(model: QatModel, units: Units) -> list[Layer]:
+    """Layers of the captured graph that train quantized."""
+    trained = model.layers
+    return [layer for layer in once(units) if layer.name in trained]
+
+
 def finals(model: QatModel, units: Units) -> dict[str, Final]:
     """Every layer as deployed."""
     grids = {name: part for name, part in model.activations.items() if part.enabled}
     found = {}
-    for layer in once(units):
+    for layer in quantized(model, units):
         owner = units.carried[layer.source].name
         part = grids.get(f"{owner}:layers") or grids.get(owner)
         found[layer.name] = final(model.layers[layer.name], None if part is None else part.grid()[0])
@@ -70,14 +76,14 @@ def finals(model: QatModel, units: Units) -> dict[str, Final]:
 def deployed(model: QatModel) -> tuple[fx.GraphModule, QuantPlan]:
     """The captured graph with norms folded and every layer's deployed weights, and the grids of both."""
     graph = model.float_copy()
-    trained = dict(model.network.named_parameters())
-    for name, held in graph.named_parameters():  # layers that are not quantized trained too
+    trained = dict(model.network.named_parameters(remove_duplicate=False))
+    for name, held in graph.named_parameters(remove_duplicate=False):  # what is not quantized trained too
         if name in trained:
             held.copy_(trained[name])
     fold_norms_(graph)
     units = find_units(graph)
     made = finals(model, units)
-    for layer in once(units):
+    for layer in quantized(model, units):
         where = fetch(graph, str(layer.weight.target)).device  # the graph stays where it was captured
         set_parameter_(graph, str(layer.weight.target), made[layer.name].weight.to(where))
         bias = made[layer.name].bias
@@ -130,22 +136,21 @@ def write_back(model: QatModel, target: nn.Module) -> nn.Module:
     """See :meth:`QatModel.write_back`."""
     graph, _ = deployed(model)
     norms = {pair.layer: pair.norm for pair in model.prepared.folded}
-    held = dict(target.named_parameters()) | dict(target.named_buffers())
-    for name, value in model.network.named_parameters():
+    held: dict[str, Tensor] = dict(target.named_parameters(remove_duplicate=False))
+    held |= dict(target.named_buffers(remove_duplicate=False))
+    for name, value in model.network.named_parameters(remove_duplicate=False):
         if name in held and not name.startswith(("layers.", "quantizers.")):
             held[name].copy_(value)
-    for layer in once(find_units(graph)):
-        bias = torch.zeros(()) if layer.bias is None else fetch(graph, str(layer.bias.target))
-        weight = fetch(graph, str(layer.weight.target))
-        _copy(held, f"{layer.name}.weight", weight)
+    for layer in quantized(model, find_units(graph)):
+        weight, bias = str(layer.weight.target), None if layer.bias is None else str(layer.bias.target)
+        _copy(held, weight, fetch(graph, weight))
         norm = norms.get(layer.name)
-        if norm is None:
-            if layer.bias is not None:
-                _copy(held, f"{layer.name}.bias", bias)
-            continue
-        if f"{layer.name}.bias" in held:
-            held[f"{layer.name}.bias"].zero_()
-        _idle(target.get_submodule(norm), bias)
+        if norm is not None:
+            if bias in held:
+                held[bias].zero_()
+            _idle(target.get_submodule(norm), torch.zeros(()) if bias is None else fetch(graph, bias))
+        elif bias is not None:
+            _copy(held, bias, fetch(graph, bias))
     return target
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 
 from gracile.errors import BadArgument
 from gracile.nn import QuantizedModel
+from gracile.nn.quantized_model import in_float32
 from gracile.records import Preparation, Skipped
 
 from ..model import assemble
@@ -51,8 +52,8 @@ class QatModel(nn.Module):
     float_graph: fx.GraphModule
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """Run with fake quantization; inputs and outputs are those of the captured model."""
-        out: Tensor = self.network(*inputs)
+        """Run with fake quantization; inputs and outputs are those of the captured model, in float32."""
+        out: Tensor = self.network(*in_float32(inputs))
         return out
 
     def train(self, mode: bool = True) -> QatModel:

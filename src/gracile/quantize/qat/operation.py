@@ -138,6 +138,20 @@ class Operation:
         split = weight.reshape(self.groups, -1, *weight.shape[1:])  # (groups, in / groups, out / groups, ...)
         return (split * factor.view(self.groups, 1, -1, *rest)).reshape(weight.shape)
 
+    def rows(self, weight: Tensor) -> Tensor:
+        """What each output is computed with: ``(out, rest)``.
+
+        Example:
+            >>> import torch
+            >>> grouped = Operation(kind="conv_transpose1d", groups=2)
+            >>> grouped.rows(torch.tensor([[1.0, 2.0], [3.0, 4.0]]).unsqueeze(2)).flatten().tolist()
+            [1.0, 2.0, 3.0, 4.0]
+        """
+        if not self.transposed:
+            return weight.flatten(1)
+        split = weight.reshape(self.groups, -1, *weight.shape[1:])
+        return split.transpose(1, 2).reshape(self.outputs(weight), -1)
+
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """Run it.
 

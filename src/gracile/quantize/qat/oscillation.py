@@ -118,8 +118,9 @@ class Damping:
 
 @dataclass(kw_only=True)
 class _Track:
-    """What is known of each weight of a layer, all shaped as the weight."""
+    """What is known of each weight of a layer, all shaped as the weight, in a grid of so many bits."""
 
+    bits: int
     integers: Tensor
     direction: Tensor
     frequency: Tensor
@@ -128,9 +129,10 @@ class _Track:
     value: Tensor
 
     @classmethod
-    def of(cls, integers: Tensor) -> _Track:
+    def of(cls, integers: Tensor, bits: int) -> _Track:
         zero = torch.zeros_like(integers, dtype=torch.float32)
         return cls(
+            bits=bits,
             integers=integers,
             direction=torch.zeros_like(integers),
             frequency=zero,
@@ -158,7 +160,7 @@ class Freezing:
 
     The frequency of each weight is a moving average of its oscillations in each step. Where it passes the
     threshold, the integer is fixed for good: the rounded moving average of the integers; the step may go on
-    learning. It begins anew when training resumes after an interruption.
+    learning. It begins anew when training resumes after an interruption, and for a layer whose bits change.
 
     Args:
         steps: Steps until the last threshold.
@@ -204,9 +206,8 @@ class Freezing:
         self, model: nn.Module, optimizer: torch.optim.Optimizer, *, step: int, epoch: int
     ) -> None:
         """Before the first step, note where all weights are."""
-        for name, weight, quantizer in _found(model, self.find):
-            if name not in self._tracks:
-                self._tracks[name] = _Track.of(quantizer.integers(weight.detach()))
+        for site in _found(model, self.find):
+            self._track(*site)
 
     @torch.no_grad()
     def on_step_end(
@@ -215,10 +216,17 @@ class Freezing:
         """Follow the weights, and put those that are frozen back."""
         threshold = cosine(step, self.steps, self.first, self.last)
         for name, weight, quantizer in _found(model, self.find):
-            track = self._tracks[name]
+            track = self._track(name, weight, quantizer)
             track.update(quantizer.integers(weight), self.momentum, threshold)
             held = track.value * quantizer.spread(quantizer.scale(weight), weight)
             weight.copy_(torch.where(track.frozen, held.to(weight.dtype), weight))
+
+    def _track(self, name: str, weight: Tensor, quantizer: WeightQuantizer) -> _Track:
+        """What is known of a layer; integers of another grid say nothing."""
+        found = self._tracks.get(name)
+        if found is None or found.bits != quantizer.bits:
+            found = self._tracks[name] = _Track.of(quantizer.integers(weight.detach()), quantizer.bits)
+        return found
 
     def on_epoch_end(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, *, step: int, epoch: int

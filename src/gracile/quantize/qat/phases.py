@@ -30,7 +30,7 @@ class Plan:
         activations_from: First epoch that rounds activations.
         freeze_norms: Last epochs whose batch norms keep their statistics. The learning rate has to be small
             then: what is no longer normalised by its own batch diverges at rates that were fine before.
-        weight_bits: Bits that all layers below 8 bits have from an epoch on, such as ``{1: 4, 3: 2}``;
+        weight_bits: Bits from an epoch on, such as ``{1: 4, 3: 2}``, of all layers that start below 8 bits;
             empty to train at the final bits at once. The last entry has to be the final number.
 
     Raises:
@@ -92,6 +92,7 @@ class Phases:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.epoch = self.entered = 0
+        self.falling: list[str] = []
 
     @property
     def settled(self) -> bool:
@@ -104,6 +105,7 @@ class Phases:
     ) -> None:
         """Set up the first epoch."""
         self.model, self.average = _trained(model), None if average is None else _trained(average)
+        self.falling = [name for name, layer in self.model.layers.items() if layer.quantizer.bits < 8]
         self._enter(1)
 
     def on_step_begin(
@@ -124,13 +126,17 @@ class Phases:
         """Note that the epoch is over."""
         self.epoch = epoch
 
+    def identity(self) -> dict[str, object]:
+        """Settings that a checkpoint must share."""
+        return {"plan": self.plan}
+
     def memory(self) -> dict[str, Any]:
-        """The last whole epoch."""
-        return {"epoch": self.epoch}
+        """The last whole epoch, and the layers whose bits change."""
+        return {"epoch": self.epoch, "falling": self.falling}
 
     def resume(self, memory: dict[str, Any]) -> None:
         """Give the model the form that it had after that epoch."""
-        self.epoch = memory["epoch"]
+        self.epoch, self.falling = memory["epoch"], memory["falling"]
         for epoch in range(1, self.epoch + 1):
             self._enter(epoch)
 
@@ -141,9 +147,8 @@ class Phases:
             model.quantize_activations(epoch >= plan.activations_from)
             model.freeze_norms(epoch > plan.epochs - plan.freeze_norms)
             if epoch in plan.weight_bits:
-                for name, layer in model.layers.items():
-                    if layer.quantizer.bits < 8:
-                        model.set_bits(escape(name), weights=plan.weight_bits[epoch])
+                for name in self.falling:
+                    model.set_bits(escape(name), weights=plan.weight_bits[epoch])
 
 
 def _trained(model: nn.Module) -> QatModel:

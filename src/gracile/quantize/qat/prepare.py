@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -11,12 +11,14 @@ import torch
 from torch import Tensor, fx, nn
 
 from gracile.errors import BadArgument, UnsupportedOperation
+from gracile.observe import device_of
 from gracile.records import EdgeQuant, Preparation, QuantPlan
 
 from ..activations import edge_grids
 from ..bits import layer_bits
+from ..calibration import Calibration, batches_of
 from ..graph_fold import fold_norms_
-from ..lower import argument, fetch, lower, op_name, value_of
+from ..lower import argument, fetch, lower, op_name, per_axis, value_of
 from ..model import drop_unread, hang_behind
 from ..scheme import Scheme
 from ..units import Layer, Units, find_units
@@ -26,16 +28,18 @@ from .batch_norm import SCHEMES_OF_BN, NoNorm, QatLayer
 from .model import QatModel
 from .operation import Operation
 from .scheme import QatScheme
+from .shared import shared_parameters
 from .weights import WEIGHT_QUANTIZERS, WeightQuantizer
 
 T = TypeVar("T")
 _FROM_ZERO = ("pact", "unit")  # they cut what is below zero
 
 
+@torch.inference_mode(False)  # what trains must not be made of inference tensors
 def prepare(
     model: nn.Module,
     inputs: tuple[Tensor, ...],
-    calibration: Iterable[Tensor | tuple[Tensor, ...]],
+    calibration: Calibration,
     scheme: QatScheme | None = None,
 ) -> QatModel:
     """A network that quantizes its weights and activations while it trains.
@@ -43,15 +47,19 @@ def prepare(
     Leave batch norms in: where they stand while training is the scheme's choice. The original is not
     touched; :meth:`QatModel.write_back` brings what was learned into it, :meth:`QatModel.convert` gives the
     model that is deployed. Dropout does not act, and a batch norm that follows no layer keeps its statistics.
+    A layer that shares a parameter, as a classifier with an embedding, trains tied to it, in float, and is
+    recorded as skipped.
 
     Args:
-        model: Any module that ``torch.export`` captures; it is left as it was.
+        model: Any module that ``torch.export`` captures; it is left as it was. What trains is a float32 copy
+            of it, where it lies.
         inputs: Example inputs, any batch size.
-        calibration: Batches of unlabelled inputs for the first ranges, prepared as for training.
+        calibration: Batches of unlabelled inputs for the first ranges, prepared as for training: tensors or,
+            for several inputs, tuples or lists of them; or one tensor.
         scheme: Bits and techniques; by default 4-bit weights and 8-bit activations, both learned.
 
     Raises:
-        BadArgument: ``calibration`` is empty, or a pattern fits no layer.
+        BadArgument: ``calibration`` is empty or not what the model takes, or a pattern fits no layer.
         NonFiniteError: Weights or activations hold NaN or infinity; the layer is named.
         CaptureError: ``torch.export`` refuses the model.
         UnsupportedOperation: A layer runs more than once in different ways.
@@ -69,7 +77,7 @@ def prepare(
         True
     """
     scheme = scheme or QatScheme()
-    batches = [batch if isinstance(batch, tuple) else (batch,) for batch in calibration]
+    batches = list(batches_of(calibration, model, len(inputs)))
     if not batches:
         raise BadArgument("calibration", wanted="at least one batch", found="none")
     graph = lower(model, inputs)
@@ -81,13 +89,20 @@ def prepare(
     ranges = Scheme(sum_bits=scheme.sum_bits, activation_range=scheme.activation_range)
     edges = edge_grids(folded, units, batches, ranges, bits)
     behind = {pair.layer for pair in norms.pairs}
-    work = _Work(network=copy.deepcopy(graph), normalised=behind, bits=bits, scheme=scheme)
+    shared = shared_parameters(graph, units, behind)
+    work = _Work(
+        network=copy.deepcopy(graph), normalised=behind, bits=bits, scheme=scheme, momenta=_momenta(model)
+    )
     for layer in units.layers:
-        work.store(layer)
+        if layer.name in shared:
+            work.leave(layer)
+        else:
+            work.store(layer)
     work.quantize_edges(units, edges)
     network = work.finished()
     prepared = Preparation(folded=tuple(norms.pairs), skipped=tuple(dict.fromkeys(norms.skipped)))
-    return QatModel(network, graph, work.keys, prepared, tuple(dict.fromkeys(units.skipped)))
+    skipped = tuple(dict.fromkeys([*units.skipped, *shared.values()]))
+    return QatModel(network, graph, work.keys, prepared, skipped)
 
 
 @dataclass(kw_only=True)
@@ -98,6 +113,7 @@ class _Work:
     normalised: set[str]
     bits: dict[str, tuple[int, int]]
     scheme: QatScheme
+    momenta: Mapping[str, float | None]
 
     def __post_init__(self) -> None:
         for name in ("layers", "quantizers"):
@@ -120,9 +136,7 @@ class _Work:
             raise UnsupportedOperation(
                 layer.name, wanted="a layer that runs once, or in one way", found="two different strides"
             )
-        end = node
-        if layer.name in self.normalised:
-            (end,) = node.users
+        end = self._end(layer)
         with self.network.graph.inserting_after(end):
             new = self.network.graph.call_module(self.keys[layer.name], (node.args[0],))
         new.meta = dict(end.meta)
@@ -130,6 +144,15 @@ class _Work:
         for old in dict.fromkeys((end, node)):
             self.network.graph.erase_node(old)
         self.replaced[node.name] = new
+
+    def leave(self, layer: Layer) -> None:
+        """Let a layer, with the norm behind it, run in float."""
+        self.replaced[layer.node.name] = self._end(layer)
+
+    def _end(self, layer: Layer) -> fx.Node:
+        """The norm behind a layer, or the layer where there is none."""
+        node: fx.Node = self.nodes[layer.node.name]
+        return next(iter(node.users)) if layer.name in self.normalised else node
 
     def _make(self, layer: Layer, node: fx.Node, operation: Operation) -> QatLayer:
         def stored(name: str) -> Tensor | None:
@@ -156,29 +179,26 @@ class _Work:
             part = argument(end, name)
             return None if part is None else fetch(self.network, str(part.target)).detach().clone()
 
-        mean, var, gamma, beta = (stored(n) for n in ("running_mean", "running_var", "weight", "bias"))
-        assert mean is not None
-        assert var is not None
-        value = value_of(end)
-        kinds = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
+        given = {name: stored(name) for name in ("running_mean", "running_var", "weight", "bias")}
+        value, mean = value_of(end), given["running_mean"]
         assert value is not None
-        norm = kinds[value.dim()](
-            len(mean), eps=float(argument(end, "eps")), momentum=float(argument(end, "momentum")) or 0.1,
-            affine=True,
-        ).to(mean.device)  # fmt: skip
-        with torch.no_grad():
-            for held, new in ((norm.running_mean, mean), (norm.running_var, var)):
-                assert held is not None
-                held.copy_(new)
-            for held, given in ((norm.weight, gamma), (norm.bias, beta)):
-                if given is not None:
-                    held.copy_(given)
+        assert mean is not None
+        owner = str(argument(end, "running_mean").target).rpartition(".")[0]
+        counted = self.network.get_submodule(owner)
+        given["num_batches_tracked"] = getattr(counted, "num_batches_tracked", None)
+        momentum = self.momenta.get(owner, float(argument(end, "momentum")) or None)
+        kinds = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
+        norm = kinds[value.dim()](len(mean), eps=float(argument(end, "eps")), momentum=momentum)
+        held = norm.to(mean.device).state_dict()
+        for name, tensor in given.items():
+            if tensor is not None:
+                held[name].copy_(tensor)
         return norm
 
     def quantize_edges(self, units: Units, edges: tuple[EdgeQuant, ...]) -> None:
         """Round activations where the deployed network will."""
         grids = QuantPlan(weights=(), edges=edges)
-        readers = {self.replaced[layer.node.name] for layer in units.layers}
+        readers = {self.replaced[layer.node.name] for layer in units.layers if layer.name in self.keys}
         for edge in grids.own_grids.values():
             new = self._insert(self.replaced.get(edge.node) or self.nodes[edge.node], edge)
             coarse = grids.layer_grids.get(edge.node)
@@ -197,7 +217,7 @@ class _Work:
         name = self.scheme.activations
         if (low < 0 and name in _FROM_ZERO) or (name == "unit" and edge.bits == 8):
             name = "lsq"
-        module = chosen(ACTIVATION_QUANTIZERS, name, edge.bits)(edge.bits)
+        module = chosen(ACTIVATION_QUANTIZERS, name, edge.bits)(edge.bits).to(device_of(self.network))
         module.start_(low, high)
         return module
 
@@ -216,6 +236,12 @@ class _Work:
             if isinstance(layer, QatLayer) and (reads := reader_of(network, node)) is not None:
                 layer.reads = (reads,)  # in a tuple it is no part of the layer
         return network
+
+
+def _momenta(model: nn.Module) -> dict[str, float | None]:
+    """Of batch norms by name: a graph captured in evaluation mode has 0 for ``None``."""
+    parts = model.named_modules(remove_duplicate=False)
+    return {name: part.momentum for name, part in parts if isinstance(part, nn.modules.batchnorm._BatchNorm)}
 
 
 def reader_of(network: fx.GraphModule, node: fx.Node) -> TrainableActivation | None:
@@ -240,16 +266,10 @@ def operation_of(node: fx.Node) -> Operation:
     if name == "linear":
         return Operation(kind=name)
     axes = int(name[-2])
-
-    def each(argument_name: str, default: int) -> tuple[int, ...]:
-        value = argument(node, argument_name, default)
-        entries = (value,) if isinstance(value, int) else tuple(value)
-        return entries * (axes // len(entries))
-
     return Operation(
         kind=name,
-        stride=each("stride", 1),
-        padding=each("padding", 0),
-        dilation=each("dilation", 1),
+        stride=tuple(per_axis(node, "stride", axes)),
+        padding=tuple(per_axis(node, "padding", axes)),
+        dilation=tuple(per_axis(node, "dilation", axes)),
         groups=int(argument(node, "groups", 1)),
     )

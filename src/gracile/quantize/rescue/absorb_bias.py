@@ -74,8 +74,8 @@ class AbsorbBias:
 def absorb_(graph: fx.GraphModule, record: BiasAbsorption) -> None:
     """Carry out an absorption, in place."""
     layers = {layer.name: layer for layer in find_units(graph).layers}
-    amount = torch.tensor(record.amount, dtype=torch.float64)
     first = layers[record.first]
+    amount = torch.tensor(record.amount, dtype=torch.float64, device=weight_of(graph, first).device)
     set_bias_(graph, first.node, (_bias(graph, first) - amount).to(weight_of(graph, first).dtype))
     for reader in (layers[name] for name in record.readers):
         weight = weight_of(graph, reader)
@@ -87,7 +87,8 @@ def absorb_(graph: fx.GraphModule, record: BiasAbsorption) -> None:
 def _bias(graph: fx.GraphModule, layer: Layer) -> Tensor:
     bias = argument(layer.node, "bias")
     if bias is None:
-        return torch.zeros(len(weight_of(graph, layer)), dtype=torch.float64)
+        weight = weight_of(graph, layer)
+        return weight.new_zeros(len(weight), dtype=torch.float64)
     return fetch(graph, str(bias.target)).detach().double()
 
 

@@ -17,6 +17,8 @@ from torch import Tensor, fx
 
 from gracile.nn import QuantizedModel
 
+from ..grid import TINY
+from ..lower import numbers
 from ..units import Units
 
 _IMAGES = 64
@@ -83,7 +85,10 @@ def split_images(batches: list[tuple[Tensor, ...]]) -> tuple[tuple[Tensor, ...],
 
 
 def output_error(model: QuantizedModel, images: tuple[Tensor, ...]) -> float:
-    """Mean squared difference of the quantized and the float output."""
+    """Squared error of the quantized output relative to the float one, summed over outputs."""
     with torch.no_grad():
-        error: Tensor = (model(*images) - model.float_graph(*images)).square().mean()
-    return float(error)
+        found, wanted = numbers(model(*images)), numbers(model.float_graph(*images))
+    return sum(
+        float((f - w).square().sum() / w.square().sum().clamp(min=TINY))
+        for f, w in zip(found, wanted, strict=True)
+    )

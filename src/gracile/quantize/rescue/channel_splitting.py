@@ -26,7 +26,7 @@ from gracile.records import ChannelSplit, Skipped
 
 from ..graph_fold import set_bias_, set_parameter_
 from ..lower import argument, fetch, op_name, value_of
-from ..pairs import Pair, find_pairs, weight_of
+from ..pairs import NO_MODULE, Pair, find_pairs, weight_of
 from ..units import Layer, find_units
 from .factorize import reach
 from .work import Work
@@ -160,7 +160,8 @@ def _read_twice(graph: fx.GraphModule, layer: Layer, channels: tuple[int, ...], 
         order.append(order[channel])
     holder = f"{layer.name}.split_order"
     owner = graph.get_submodule(layer.name)
-    owner.register_buffer("split_order", torch.tensor(order), persistent=True)
+    where = weight_of(graph, layer).device
+    owner.register_buffer("split_order", torch.tensor(order, device=where), persistent=True)
     source = layer.source
     with graph.graph.inserting_before(layer.node):
         index = graph.graph.get_attr(holder)
@@ -176,7 +177,7 @@ def _read_twice(graph: fx.GraphModule, layer: Layer, channels: tuple[int, ...], 
 def _write_halves(graph: fx.GraphModule, first: Layer, channels: tuple[int, ...]) -> None:
     """Let a layer write half of some channels, twice."""
     weight, bias = weight_of(graph, first).double(), argument(first.node, "bias")
-    old = torch.zeros(len(weight)).double() if bias is None else fetch(graph, str(bias.target)).double()
+    old = weight.new_zeros(len(weight)) if bias is None else fetch(graph, str(bias.target)).double()
     for channel in channels:
         weight[channel], old[channel] = weight[channel] / 2, old[channel] / 2
         weight, old = torch.cat([weight, weight[channel][None]]), torch.cat([old, old[channel][None]])
@@ -226,6 +227,8 @@ def _keep(work: Work, record: ChannelSplit) -> None:
 def _obstacle(layer: Layer, names: list[str]) -> str:
     if names.count(layer.name) > 1:
         return "it runs more than once"
+    if not layer.is_module:
+        return NO_MODULE
     grouped = op_name(layer.node) != "linear" and int(argument(layer.node, "groups", 1)) > 1
     return "its channels are grouped" if grouped else ""
 
@@ -234,5 +237,10 @@ def _pair_obstacle(pair: Pair) -> str:
     for layer in (pair.first, *pair.readers):
         if why := _obstacle(layer, [layer.name]):
             return f"{layer.name}: {why}"
-    fixed = [node for node in pair.between if op_name(node) in ("view", "reshape")]
-    return f"{fixed[0].name} is written for a number of channels" if fixed else ""
+    for node in pair.between:
+        if op_name(node) in ("view", "reshape"):
+            return f"{node.name} is written for a number of channels"
+        slopes = value_of(node.all_input_nodes[1]) if op_name(node) == "prelu" else None
+        if slopes is not None and slopes.numel() > 1:
+            return f"{node.name} has a slope for each channel"
+    return ""

@@ -50,9 +50,7 @@ class Equalize:
         pairs = find_pairs(work.units())
         work.skipped.extend(pairs.skipped)
         scratch = copy.deepcopy(work.graph)
-        total = {
-            pair.first.name: torch.ones(len(weight_of(scratch, pair.first))).double() for pair in pairs.found
-        }
+        total = {pair.first.name: torch.ones_like(ranges(scratch, pair)[0]) for pair in pairs.found}
         for _ in range(self.rounds):
             largest = 0.0
             for pair in pairs.found:

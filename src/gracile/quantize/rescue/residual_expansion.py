@@ -25,7 +25,7 @@ from gracile.records import Expansion, Preparation, Skipped, WeightQuant
 from ..graph_fold import set_parameter_
 from ..grid import Grid
 from ..lower import argument, fetch, op_name, value_of
-from ..pairs import weight_of
+from ..pairs import NO_MODULE, weight_of
 from ..units import Layer, find_units
 from .work import Work
 
@@ -56,8 +56,7 @@ class Expand:
         names = [layer.name for layer in work.units().layers]
         for layer in work.units().layers:
             bits = work.bits[layer.name][0]
-            if bits >= 8 or names.count(layer.name) > 1:
-                why = f"it has {bits} bits" if bits >= 8 else "it runs more than once"
+            if why := _obstacle(layer, bits, names):
                 work.skipped.append(Skipped(layer.name, f"not expanded: {why}"))
                 continue
             record = self._record(work, layer, bits)
@@ -82,6 +81,14 @@ class Expand:
             rows.append(tuple(sorted(norm.argsort(descending=True, stable=True)[:count].tolist())))
             left = left[list(rows[-1])]
         return Expansion(layer=layer.name, qmax=qmax, scales=tuple(scales), rows=tuple(rows))
+
+
+def _obstacle(layer: Layer, bits: int, names: list[str]) -> str:
+    if bits >= 8:
+        return f"it has {bits} bits"
+    if names.count(layer.name) > 1:
+        return "it runs more than once"
+    return "" if layer.is_module else NO_MODULE
 
 
 def on_grid(weight: Tensor, scale: tuple[float, ...], qmax: int) -> Tensor:
@@ -150,16 +157,17 @@ def _scatter(
     """
     place = [index.index(row) if row in index else len(index) for row in range(outputs)]
     owner: nn.Module = graph.get_submodule(f"{layer.name}.term{k}")
-    owner.register_buffer("place", torch.tensor(place), persistent=True)
+    where = weight_of(graph, layer).device
+    owner.register_buffer("place", torch.tensor(place, device=where), persistent=True)
     pads = [0, 0] * (value.dim() - 2) + [0, 1]
     with graph.graph.inserting_after(term):
         padded = graph.graph.call_function(_aten.constant_pad_nd.default, (term, pads, 0.0))
     with graph.graph.inserting_after(padded):
-        where = graph.graph.get_attr(f"{layer.name}.term{k}.place")
-    with graph.graph.inserting_after(where):
-        picked = graph.graph.call_function(_aten.index_select.default, (padded, 1, where))
+        order = graph.graph.get_attr(f"{layer.name}.term{k}.place")
+    with graph.graph.inserting_after(order):
+        picked = graph.graph.call_function(_aten.index_select.default, (padded, 1, order))
     padded.meta["val"] = value[:, : len(index) + 1]
-    where.meta["val"] = torch.tensor(place)
+    order.meta["val"] = torch.tensor(place)
     picked.meta["val"] = value
     return picked
 
@@ -175,4 +183,6 @@ def kept_grids(weights: tuple[WeightQuant, ...], done: Preparation) -> tuple[Wei
 
 
 def _fixed(weight: WeightQuant, scale: tuple[float, ...], qmax: int) -> WeightQuant:
-    return replace(weight, scale=scale, zero_point=(0,) * len(scale), qmin=-qmax, qmax=qmax)
+    axis = 0 if len(scale) > 1 else None
+    zeros = (0,) * len(scale)
+    return replace(weight, scale=scale, zero_point=zeros, qmin=-qmax, qmax=qmax, axis=axis, group=None)

@@ -18,13 +18,13 @@ from torch import Tensor
 from gracile.nn import quantize
 from gracile.records import EdgeQuant, WeightQuant
 
+from ..grid import MOST_BIAS
 from .moves import pack, unpack, with_lowest
 
 ZETA, GAMMA = 1.1, -0.1
 """How far the sigmoid is stretched beyond 0 and 1 before it is rectified."""
-_MOST = 2**30  # largest bias to start from, in steps of the accumulator
 _FURTHEST = 1.5  # most that a step grows, or that of a weight shrinks, as the exponent of e
-_SHRUNK = -0.6  # that of an activation: biases of 2**30 steps then still fit 32 bits
+_SHRUNK = -0.6  # that of an activation: biases of ``MOST_BIAS`` steps then still fit 32 bits
 
 
 def rectified_sigmoid(v: Tensor) -> Tensor:
@@ -166,7 +166,7 @@ class LearnedLayer:
         self.own_bias = nothing if bias is None else bias.detach().float()
         shift = torch.tensor(plan.bias_shift, device=weight.device) if plan.bias_shift else nothing
         self.bias_start, self.unit = self.own_bias + shift, unit
-        smallest = self.bias_start.abs().reshape(shape) / (input_scale * _MOST)
+        smallest = self.bias_start.abs().reshape(shape) / (input_scale * MOST_BIAS)
         self.smallest = torch.minimum(self.start, smallest if plan.axis is not None else smallest.max())
         self.bias_moved = torch.zeros_like(nothing, requires_grad=True)
 

@@ -26,14 +26,14 @@ import torch
 from torch import Tensor, fx
 
 from gracile.errors import BadArgument
-from gracile.nn import quantize, spread
+from gracile.nn import quantize
 from gracile.observe.gram import output_size, patches
 from gracile.records import QuantPlan, WeightQuant
 
-from ..lower import argument, fetch, op_name
+from ..lower import argument, fetch, op_name, per_axis
 from ..units import Layer, Units
 from .coordinate_descent import descend
-from .moves import pack, with_lowest
+from .moves import pack, spread_grid, with_lowest
 from .site import Site
 
 _POSITIONS = 4096  # most outputs sampled from a batch
@@ -42,6 +42,7 @@ _IMAGES = (128, 64)  # at 8 bits more brought ResNet-56 and EfficientNet-Lite0 n
 _ENOUGH, _LEAST = 4, 1024  # samples for each input, and at least so many, that are enough at 8 bits
 _TRIED = (0.6, 1.1)  # steps of a grid, times what the range estimator found
 _AT_ONCE = 2**23  # entries of covariances that are solved together, 64 MiB
+_UNSURE = 1e-13  # share of the mean square of a float32 that is its rounding
 _BLOCK = 64  # inputs whose errors reach the weights behind them in one product
 
 
@@ -263,10 +264,35 @@ def watch_inputs(
                 break
             watch.run(*(x[: images - seen] for x in batch))
             seen += len(batch[0])
-    return {name: _moments(*sums) for name, sums in watch.sums.items()}
+    return {name: sums.moments() for name, sums in watch.sums.items()}
 
 
-Sums = tuple[int, Tensor, Tensor]
+class _Sums:
+    """First and second moments of rows, summed about the mean of the first ones.
+
+    About zero, what a large mean leaves of a small variance would be rounding error.
+    """
+
+    def __init__(self, rows: Tensor) -> None:
+        self.centre = rows.mean(1, keepdim=True)  # (groups, 1, inputs)
+        self.count, self.first, self.second = 0, torch.zeros(()), torch.zeros(())
+
+    def update(self, rows: Tensor) -> None:
+        """Add ``(groups, samples, inputs)``."""
+        off = rows - self.centre
+        self.count += rows.shape[1]
+        self.first = self.first + off.sum(1).double()
+        self.second = self.second + (off.mT @ off).double()
+
+    def moments(self) -> Inputs:
+        """Mean and covariance; no variance is smaller than what rounding adds to it."""
+        off = self.first / self.count
+        mean = self.centre[:, 0].double() + off
+        covariance = self.second / self.count - off[:, :, None] * off[:, None, :]
+        variance = covariance.diagonal(dim1=1, dim2=2)
+        variance.clamp_(min=0)
+        variance.add_(_UNSURE * (variance + mean.square()))
+        return Inputs(mean=mean.float(), covariance=covariance.float())
 
 
 class _Watch(fx.Interpreter):
@@ -277,25 +303,22 @@ class _Watch(fx.Interpreter):
     ) -> None:
         super().__init__(module)
         self.layers, self.enough = layers, enough
-        self.sums: dict[str, Sums] = {}
+        self.sums: dict[str, _Sums] = {}
         self.random = torch.Generator().manual_seed(0)
 
     def run_node(self, n: fx.Node) -> object:
         layer = self.layers.get(n)
         if layer is not None:
             args, _ = self.fetch_args_kwargs_from_env(n)
-            count, first, second = self.sums.get(layer.name, (0, torch.zeros(()), torch.zeros(())))
+            seen = self.sums.get(layer.name)
             inputs = args[1][0].numel()
             most = min(_POSITIONS, max(256, _PER_INPUT * inputs))
             if self.enough is not None:
-                most = min(most, max(_LEAST, self.enough * inputs) - count)
+                most = min(most, max(_LEAST, self.enough * inputs) - (0 if seen is None else seen.count))
             if most > 0:
                 rows = input_rows(args[0], args[1], n, self.random, most)  # (groups, samples, inputs)
-                self.sums[layer.name] = (
-                    count + rows.shape[1],
-                    first + rows.sum(1).double(),
-                    second + (rows.mT @ rows).double(),
-                )
+                seen = self.sums[layer.name] = _Sums(rows) if seen is None else seen
+                seen.update(rows)
         return super().run_node(n)
 
 
@@ -307,24 +330,13 @@ def input_rows(x: Tensor, weight: Tensor, node: fx.Node, random: torch.Generator
     if op_name(node) == "linear":
         return x.reshape(1, -1, x.shape[-1])
     axes = weight.dim() - 2
-    how = {name: _each(argument(node, name), axes) for name in ("stride", "padding", "dilation")}
+    how = {name: per_axis(node, name, axes) for name in ("stride", "padding", "dilation")}
     kernel = weight.shape[2:]
     places = math.prod(output_size(x.shape[2:], kernel, **how))
     share = -(-most // len(x))  # of each image
     at = torch.randperm(places, generator=random)[:share].to(x.device) if share < places else None
     rows = patches(x, kernel, **how, at=at)  # (samples, channels * taps)
     return rows.reshape(len(rows), int(argument(node, "groups")), -1).transpose(0, 1)
-
-
-def _each(value: int | list[int], axes: int) -> list[int]:
-    values = [value] if isinstance(value, int) else list(value)
-    return values * axes if len(values) == 1 else values
-
-
-def _moments(count: int, first: Tensor, second: Tensor) -> Inputs:
-    mean = first / count
-    covariance = second / count - mean[:, :, None] * mean[:, None, :]
-    return Inputs(mean=mean.float(), covariance=covariance.float())
 
 
 Solve = Callable[[Tensor, Tensor, Tensor, int, int], Tensor]
@@ -371,10 +383,5 @@ def _rows_and_steps(
     """Weights and the steps of their grids, ``(groups, out, inputs)``."""
     weight = fetch(module, str(layer.weight.target)).detach().float()
     groups, inputs = seen.mean.shape
-    scale = torch.tensor(plan.scale, device=weight.device)
-    if plan.group is None:
-        scale = scale.expand(len(weight))[:, None].expand(-1, inputs)
-    else:
-        scale = spread(scale.reshape(len(weight), -1), weight.shape[1], plan.group)
-        scale = scale.repeat_interleave(inputs // weight.shape[1], 1)  # of all places in the kernel
+    scale = spread_grid(plan, weight)[0].float().expand_as(weight)
     return weight.reshape(groups, -1, inputs), scale.reshape(groups, -1, inputs)

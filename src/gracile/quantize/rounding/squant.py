@@ -26,7 +26,7 @@ from gracile.nn import quantize
 from gracile.records import QuantPlan, WeightQuant
 
 from ..lower import fetch
-from .moves import pack
+from .moves import pack, spread_grid
 from .site import Site
 
 
@@ -104,17 +104,14 @@ def _rank(value: Tensor, candidate: Tensor) -> Tensor:
 
 
 def _round(weight: Tensor, plan: WeightQuant) -> WeightQuant:
-    """The plan of a layer with its weights rounded."""
+    """The plan of a layer with its weights rounded; errors cancel among weights that share a step."""
     weight = weight.detach().float()
-    shape = [-1 if d == plan.axis else 1 for d in range(weight.dim())]
-    scale = torch.tensor(plan.scale, dtype=torch.float64, device=weight.device)
-    zero = torch.tensor(plan.zero_point, device=weight.device)
-    if plan.axis is None:
-        scale, zero = scale.reshape(()), zero.reshape(())
-    scaled = weight.double() / scale.reshape(shape) + zero.reshape(shape)
-    near = quantize(weight, scale.float(), zero, plan.qmin, plan.qmax, plan.axis)
+    scale, zero = spread_grid(plan, weight)
+    scaled = weight.double() / scale + zero
+    near = quantize(weight, scale.float(), zero, plan.qmin, plan.qmax)
     kernels = scaled.reshape(*weight.shape[:2], -1)
     held = torch.where((weight == 0).reshape(kernels.shape), torch.zeros_like(kernels), kernels)
-    best = squant(held, plan.qmin, plan.qmax).double()
+    groups = torch.split(held, plan.group or held.shape[1], 1)
+    best = torch.cat([squant(group, plan.qmin, plan.qmax) for group in groups], 1).double()
     best = torch.where(held == 0, near.reshape(kernels.shape).double(), best)
     return replace(plan, moved=pack(best.reshape(weight.shape) - near))

@@ -16,7 +16,7 @@ from gracile.nn import quantize
 from gracile.records import QuantPlan, WeightQuant
 
 from ..lower import fetch
-from .moves import pack
+from .moves import pack, spread_grid
 from .site import Site
 
 
@@ -60,16 +60,7 @@ def round_by_chance(x: Tensor, random: torch.Generator) -> Tensor:
 
 def _round(plan: WeightQuant, weight: Tensor, random: torch.Generator) -> WeightQuant:
     weight = weight.detach().float()
-    scale, zero = (torch.tensor(v, device=weight.device) for v in (plan.scale, plan.zero_point))
-    shape = [-1] + [1] * (weight.dim() - 1)
-    drawn = round_by_chance(weight / scale.reshape(shape), random) + zero.reshape(shape)
-    axis = plan.axis
-    near = quantize(
-        weight,
-        scale if axis is not None else scale[0],
-        zero if axis is not None else zero[0],
-        plan.qmin,
-        plan.qmax,
-        axis,
-    )
+    scale, zero = spread_grid(plan, weight)
+    drawn = round_by_chance(weight / scale.float(), random) + zero
+    near = quantize(weight, scale.float(), zero, plan.qmin, plan.qmax)
     return replace(plan, moved=pack(drawn.clamp(plan.qmin, plan.qmax) - near))

@@ -45,6 +45,33 @@ def test_ranges_with_negative_values_get_signed_integers(bits: int) -> None:
     assert quantizer(torch.tensor([-0.9])).item() < 0
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "values"),
+    [
+        (-1.0, 3.0, [0, 0, 3, 3]),
+        (-3.0, 3.0, [0, 0, 3, 3]),
+        (-3.0, 1.0, [-3, -3, 0, 0]),
+        (-2.0, 0.0, [-2] * 2 + [0] * 2),
+    ],
+)
+def test_one_bit_keeps_the_side_of_zero_that_reaches_further(
+    low: float, high: float, values: list[float]
+) -> None:
+    quantizer = LSQActivation(1)
+    quantizer.start_(low, high)
+    assert quantizer(torch.tensor([-3.0, -2.0, 2.0, 3.0])).tolist() == values
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_signed_integers_that_fall_to_one_bit_keep_their_positive_side(bits: int) -> None:
+    quantizer = LSQActivation(bits)
+    quantizer.start_(-1.0, 1.0)
+    quantizer.change_bits_(1)
+    scale, zero_point, _, _ = quantizer.grid()
+    assert zero_point == 0
+    assert scale > 0.4
+
+
 @pytest.mark.parametrize("signed", [False, True])
 def test_brevitas_gives_the_same_values_and_gradients(signed: bool) -> None:
     quant = pytest.importorskip("brevitas.core.quant")

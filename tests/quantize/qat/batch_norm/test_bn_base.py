@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from gracile.errors import BadArgument, UnsupportedOperation
+from gracile.quantize.qat.activations import LSQActivation
 from gracile.quantize.qat.batch_norm import SCHEMES_OF_BN, QatLayer
+from gracile.quantize.qat.convert import final
 from gracile.quantize.qat.operation import Operation
 from gracile.quantize.qat.weights import WEIGHT_QUANTIZERS
 from tests.quantize.qat.batch_norm.pairs import Case, Largest, built, deploys, trained
@@ -201,3 +203,51 @@ def test_every_quantizer_trains_and_deploys(scheme: type[QatLayer], name: str) -
                 made.deployed()
         else:
             deploys(made, x)
+
+
+@schemes
+@pytest.mark.parametrize("name", ["lsq", "minmax", "dorefa", "xnor"])
+def test_a_channel_of_zeros_keeps_its_bias(scheme: type[QatLayer], name: str) -> None:
+    """A pruned channel gives beta alone, however large the slope that its variance next to zero makes."""
+    (layer, norm), operation = CASE.pair().float(), Operation.of(CASE.layer())
+    with torch.no_grad():
+        layer.weight[1], layer.bias[1] = 0, 0
+        norm.running_mean[1], norm.running_var[1], norm.bias[1] = 0, 1e-8, 0.8
+    kind = WEIGHT_QUANTIZERS[name]
+    bits = min(kind.BITS)
+    made = scheme(operation, layer.weight, layer.bias, norm, kind(bits, axis=0, channels=3))
+    reads = LSQActivation(8)
+    reads.start_(-4.0, 4.0)
+    made.reads = (reads,)
+    _, bias = made.eval().effective()
+    assert bias is not None
+    assert bias[1].item() == pytest.approx(0.8, abs=1e-6)
+    found = final(made, reads.grid()[0])
+    assert found.bias[1].item() == pytest.approx(0.8, abs=1e-6)
+    assert found.scale is not None
+    step = found.scale[1] * reads.grid()[0]
+    assert (torch.round(found.bias[1] / step) * step).item() == pytest.approx(0.8, abs=1e-6)
+
+
+def test_with_one_scale_a_channel_of_zeros_keeps_its_bias_where_the_slope_makes_scales_of_it() -> None:
+    (layer, norm), operation = CASE.pair().float(), Operation.of(CASE.layer())
+    with torch.no_grad():
+        layer.weight[1], layer.bias[1] = 0, 0
+        norm.running_mean[1], norm.running_var[1], norm.bias[1] = 0, 1e-8, 0.8
+    made = SCHEMES_OF_BN["plain"](operation, layer.weight, layer.bias, norm, Largest(4))
+    reads = LSQActivation(4)
+    reads.start_(-4.0, 4.0)
+    made.reads = (reads,)
+    _, bias = made.eval().effective()
+    assert bias is not None
+    assert bias[1].item() == pytest.approx(0.8, abs=1e-6)
+
+
+def test_a_scheme_that_rounds_by_running_statistics_says_that_they_are_missing() -> None:
+    for name in ("frozen", "two_convolutions", "krishnamoorthi", "one_convolution"):
+        made, x = of(SCHEMES_OF_BN[name])
+        assert made.norm is not None
+        made.norm.running_mean = made.norm.running_var = None
+        made.norm.track_running_stats = False
+        with pytest.raises(UnsupportedOperation, match=r"being estimated anew\. Take the scheme plain"):
+            made.eval()(x)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from gracile.quantize.qat.batch_norm import Plain
+from gracile.quantize.qat.weights.base import NEXT_TO_NOTHING
 from tests.quantize.qat.batch_norm.pairs import (
     Case,
     built,
@@ -36,4 +37,6 @@ def test_negative_slopes_turn_integers_and_a_slope_of_zero_makes_them_zero(none:
     assert torch.equal(found.integers[0], plain[0])
     assert torch.equal(found.integers[1], -plain[1])
     assert not found.integers[2].any()
-    torch.testing.assert_close(found.scale, layer.quantizer.scale(layer.weight).expand(3))  # slopes 1, -1, 0
+    step = layer.quantizer.scale(layer.weight)
+    torch.testing.assert_close(found.scale[:2], step.expand(2))  # slopes 1 and -1
+    assert found.scale[2] == NEXT_TO_NOTHING  # the bias alone is left

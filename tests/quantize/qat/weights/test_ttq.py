@@ -29,6 +29,13 @@ def test_values_start_as_the_means_of_their_weights() -> None:
     torch.testing.assert_close(quantizer.levels(), torch.tensor([[-0.25, 0.0, 0.75], [-1.5, 0.0, 0.2]]))
 
 
+def test_a_sign_without_weights_starts_as_the_other() -> None:
+    """So that the first weight to change its sign does not jump far beyond all others."""
+    quantizer = TTQ.of(torch.tensor([[0.05, 0.02, 0.03], [-0.2, -0.4, 0.0]]), bits=2, axis=0)
+    wanted = torch.tensor([[-1 / 30, 0.0, 1 / 30], [-0.3, 0.0, 0.3]])
+    torch.testing.assert_close(quantizer.levels(), wanted)
+
+
 def test_a_larger_threshold_makes_more_zeros() -> None:
     shares = []
     for threshold in (0.0, 0.05, 0.3, 0.9):

@@ -3,7 +3,8 @@
 Source: Esser, McKinstry, Bablani, Appuswamy and Modha, "Learned step size quantization", ICLR 2020, arXiv
 1902.08153, equations 1 to 3 and section 2.2. The step starts from the calibrated range. Where that holds
 negative values the integers are signed, as in the paper for weights, and stand in the unsigned container of
-runtimes around a zero point in its middle.
+runtimes around a zero point in its middle. One bit, which the paper does without, has 0 and one value more: a
+positive one, unless the range reaches more than twice as far below zero.
 """
 
 from __future__ import annotations
@@ -43,9 +44,10 @@ class LSQActivation(TrainableActivation):
     def start_(self, low: float, high: float) -> None:
         """The step that spans the range."""
         low, high = check_range(low, high)
-        middle = 2 ** (self.bits - 1) if low < 0 else 0
+        signed = low < 0 and (self.bits > 1 or -low > 2 * high)  # 2 bits' own range is -2 to 1 steps
+        middle = 2 ** (self.bits - 1) if signed else 0
         self.zero_point.fill_(middle)
-        step = max(-low / max(middle, 1), high / max(self.qmax - middle, 1))
+        step = max(-low / middle if signed else 0.0, high / max(self.qmax - middle, 1))
         self.learned_scale.copy_(positive(torch.as_tensor(step, dtype=torch.float32)))
 
     def steps(self) -> tuple[Tensor, Tensor]:

@@ -21,9 +21,10 @@ from ...weights import MOST_BIAS
 from ..activations.base import TrainableActivation
 from ..operation import Operation
 from ..straight import round_straight
-from ..weights.base import WeightQuantizer
+from ..weights.base import NEXT_TO_NOTHING, WeightQuantizer
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
+_LEAST = torch.finfo(torch.float32).tiny  # of a scale
 _PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
@@ -113,8 +114,7 @@ class QatLayer(nn.Module, ABC):
         """``gamma / sqrt(running_var + eps)``, ``(out,)``; ``None`` without a norm."""
         if self.norm is None:
             return None
-        assert self.norm.running_var is not None
-        return gamma_of(self.norm) * torch.rsqrt(full(self.norm.running_var) + self.norm.eps)
+        return gamma_of(self.norm) * torch.rsqrt(full(running(self.norm)[1]) + self.norm.eps)
 
     def before_rounding(self) -> Tensor:
         """The float weight that is rounded when the layer is deployed."""
@@ -129,8 +129,7 @@ class QatLayer(nn.Module, ABC):
         slope = self.slope()
         if slope is None or self.norm is None:
             return self.bias
-        assert self.norm.running_mean is not None
-        return shift_of(self.norm, self.bias, full(self.norm.running_mean), slope)
+        return shift_of(self.norm, self.bias, full(running(self.norm)[0]), slope)
 
     def effective(self) -> tuple[Tensor, Tensor | None]:
         """Weight and bias (rounded, as real numbers) of the one operation that evaluation runs."""
@@ -139,47 +138,53 @@ class QatLayer(nn.Module, ABC):
         if slope is not None and self.slope_goes == "outside":
             weight = self.operation.scaled(weight, slope)
         bias = self.folded_bias()
-        return weight, bias if bias is None else self._rounded(bias, before, slope)
+        if bias is None or not self._adds_integers():
+            return weight, bias
+        step = self._steps(self._scales(before, slope), weight.detach()) * self.reads[0].steps()[0]
+        return weight, torch.where(bias.abs() < step * MOST_BIAS, round_straight(bias / step) * step, bias)
 
-    def _rounded(self, bias: Tensor, weight: Tensor, slope: Tensor | None) -> Tensor:
-        """The bias in whole steps of the accumulator, as integers add it (Jacob et al., section 2.4)."""
+    def _adds_integers(self) -> bool:
+        """Whether the bias is rounded to steps of the accumulator (Jacob et al., section 2.4)."""
         on = self.quantizer.enabled and self.quantizer.ONE_SCALE
-        if not on or not self.reads or not self.reads[0].enabled:
-            return bias
-        step = self._steps(weight, slope)[0] * self.reads[0].steps()[0]
-        return torch.where(bias.abs() < step * MOST_BIAS, round_straight(bias / step) * step, bias)
+        return on and bool(self.reads) and self.reads[0].enabled
 
-    def _steps(self, weight: Tensor, slope: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Scales of the deployed weight, ``(out,)`` or ``()``, and which of them are not too small."""
-        scale = self.quantizer.scale(weight)
+    def _scales(self, before: Tensor, slope: Tensor | None) -> Tensor:
+        """Scales of the weight with the norm inside, ``(out,)`` or ``()``; 0 where nothing is left."""
+        scale = self.quantizer.scale(before)
         if scale.dim() and self.operation.transposed:
             scale = scale.repeat(self.operation.groups)  # axis 1 of the weight is one group's outputs
-        wide = scale if slope is None or self.slope_goes != "outside" else scale * slope.detach().abs()
-        alive = wide >= torch.finfo(torch.float32).tiny
-        return torch.where(alive, wide, scale), alive
+        return scale if slope is None or self.slope_goes != "outside" else scale * slope.detach().abs()
+
+    def _steps(self, scale: Tensor, weight: Tensor) -> Tensor:
+        """``scale``, but next to nothing where ``weight`` is all zero, for there it rounds the bias alone."""
+        idle = (self.operation.rows(weight) == 0).all(1) | (scale < _LEAST)
+        return torch.where(idle if scale.dim() else idle.all(), NEXT_TO_NOTHING, scale)
 
     @torch.no_grad()
     def deployed(self) -> Deployed:
         """The layer as it will run; equal to its outputs in evaluation mode.
 
         Where the slope goes outside, its size goes into the scales and its sign into the integers; a channel
-        whose scale would be 0 in float32 gets zeros for integers, even of a 1-bit weight.
+        whose scale would be 0 in float32 gets zeros for integers, even of a 1-bit weight. A channel of zeros
+        has a scale next to nothing, so that its bias, which is all that it gives, is not rounded away.
 
         Raises:
             UnsupportedOperation: Rounded weights are not integers times a scale (``ttq``); they are what
                 :meth:`effective` says all the same.
         """
         weight, bias, slope = self.before_rounding(), self.folded_bias(), self.slope()
-        integers, (scale, alive) = self.quantizer.integers(weight), self._steps(weight, slope)
+        integers, scale = self.quantizer.integers(weight), self._scales(weight, slope)
         if slope is not None and self.slope_goes == "outside":
-            integers = self.operation.scaled(integers.float(), slope.sign() * alive).to(torch.int8)
+            signs = slope.sign() * (scale >= _LEAST)
+            integers = self.operation.scaled(integers.float(), signs).to(torch.int8)
         if bias is None:
             bias = weight.new_zeros(self.operation.outputs(weight))
-        return Deployed(integers, scale, bias.detach().clone())
+        return Deployed(integers, self._steps(scale, integers), bias.detach().clone())
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(batch, in, ...)`` to ``(batch, out, ...)``."""
-        if self.training and not self.frozen:
+        by_batch = self.norm is not None and not self.norm.track_running_stats  # they are estimated anew
+        if by_batch or (self.training and not self.frozen):
             return self.normalised(x)
         return self.run(x, *self.effective())
 
@@ -232,11 +237,26 @@ def check_norm(where: str, norm: BatchNorm, outputs: int) -> None:
         raise BadArgument(where, wanted=wanted, found=f"one of {norm.num_features}")
 
 
+def running(norm: BatchNorm) -> tuple[Tensor, Tensor]:
+    """Running mean and variance.
+
+    Raises:
+        UnsupportedOperation: The norm has none for the moment, as while they are estimated anew.
+    """
+    if norm.running_mean is None or norm.running_var is None:
+        raise UnsupportedOperation(
+            "batch norm",
+            wanted="running statistics, which set the weight that is rounded",
+            found="none: they are being estimated anew",
+            do="Take the scheme plain, whose rounded weights do not depend on them.",
+        )
+    return norm.running_mean, norm.running_var
+
+
 def gamma_of(norm: BatchNorm) -> Tensor:
     """Scale of a norm, ones where it has none."""
-    assert norm.running_var is not None
     gamma: Tensor | None = norm.weight
-    return torch.ones_like(full(norm.running_var)) if gamma is None else full(gamma)
+    return torch.ones_like(full(running(norm)[1])) if gamma is None else full(gamma)
 
 
 def shift_of(norm: BatchNorm, bias: Tensor | None, mean: Tensor, slope: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from gracile.errors import BadArgument, UnsupportedOperation
 
-from .base import BatchNorm, full
+from .base import BatchNorm, full, running
 
 
 def batch_statistics_(norm: BatchNorm, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -48,20 +48,19 @@ def batch_statistics_(norm: BatchNorm, y: Tensor) -> tuple[Tensor, Tensor]:
             "batch", wanted="more than one value a channel while training", found=f"shape {tuple(y.shape)}"
         )
     var, mean = torch.var_mean(full(y), [d for d in range(y.dim()) if d != 1], correction=0)
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
+    held = running(norm)
     assert norm.num_batches_tracked is not None
     with torch.no_grad():
         norm.num_batches_tracked.add_(1)
         unbiased = var * (count / (count - 1))
-        for running, new in ((norm.running_mean, mean), (norm.running_var, unbiased)):
+        for old, new in zip(held, (mean, unbiased), strict=True):
             step = norm.num_batches_tracked.reciprocal() if norm.momentum is None else norm.momentum
-            running.lerp_(new.to(running.dtype), step)
+            old.lerp_(new.to(old.dtype), step)
     return mean, var
 
 
 def normalised_(norm: BatchNorm, y: Tensor) -> Tensor:
-    """What ``norm`` makes of ``y`` while training, in float32 at least; its running statistics move on.
+    """What ``norm`` makes of ``y`` while training, in float32 at least; tracked statistics move on.
 
     PyTorch turns the count of batches into a number where the momentum is ``None``, which ``torch.compile``
     cannot follow; there the same is computed without it.
@@ -74,7 +73,7 @@ def normalised_(norm: BatchNorm, y: Tensor) -> Tensor:
         [2.0]
     """
     y = full(y)
-    if norm.momentum is not None:
+    if norm.momentum is not None or not norm.track_running_stats:
         out: Tensor = norm(y)
         return out
     batch_statistics_(norm, y.detach())

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .base import QatLayer, full, gamma_of, shift_of
+from .base import QatLayer, full, gamma_of, running, shift_of
 from .batch_statistics import batch_statistics_
 
 
@@ -30,12 +30,11 @@ class Krishnamoorthi(QatLayer):
         """Normalise by the batch, with a weight that is scaled by running statistics."""
         assert self.norm is not None
         mean, var = batch_statistics_(self.norm, self.run(x, self.weight, self.bias))
-        assert self.norm.running_var is not None
         of_batch = torch.rsqrt(var + self.norm.eps)  # 1 / sigma_B
-        running = torch.rsqrt(full(self.norm.running_var) + self.norm.eps)  # 1 / sigma
+        of_running = torch.rsqrt(full(running(self.norm)[1]) + self.norm.eps)  # 1 / sigma
         gamma = gamma_of(self.norm)
-        weight = self.quantizer(self.operation.scaled(full(self.weight), gamma * running))
+        weight = self.quantizer(self.operation.scaled(full(self.weight), gamma * of_running))
         y = self.operation(x, weight)
-        back = self.over_outputs(of_batch / running, y)  # 1 / c
+        back = self.over_outputs(of_batch / of_running, y)  # 1 / c
         shift = self.over_outputs(shift_of(self.norm, self.bias, mean, gamma * of_batch), y)
         return (full(y) * back + shift).to(y.dtype)

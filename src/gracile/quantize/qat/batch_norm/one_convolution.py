@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .base import QatLayer, full, gamma_of
+from .base import QatLayer, full, gamma_of, running
 from .batch_statistics import normalised_
 
 _SMALLEST = 1e-6  # of gamma: outputs divided by it, and their squares in a variance, fit float32
@@ -30,10 +30,9 @@ class OneConvolution(QatLayer):
     def normalised(self, x: Tensor) -> Tensor:
         """Scale, round, run, scale back, normalise."""
         assert self.norm is not None
-        assert self.norm.running_var is not None
         gamma = gamma_of(self.norm)
         gamma = torch.copysign(gamma.abs().clamp_min(_SMALLEST), gamma)
-        slope = gamma * torch.rsqrt(full(self.norm.running_var) + self.norm.eps)
+        slope = gamma * torch.rsqrt(full(running(self.norm)[1]) + self.norm.eps)
         y = self.operation(x, self.quantizer(self.operation.scaled(full(self.weight), slope)))
         back = full(y) / self.over_outputs(slope, y)
         if self.bias is not None:

@@ -3,7 +3,7 @@
 Source: Zhu, Han, Mao and Dally, "Trained ternary quantization", ICLR 2017, arXiv 1612.01064, equations 6 to
 9. The paper gives the negative value's gradient without its sign; here it is the derivative. Weights are not
 scaled to -1..1 beforehand, which the threshold, relative to the largest, does not see. Both values start as
-the means of the weights that they stand for.
+the means of the weights that they stand for, or of those of the other sign where there are none.
 """
 
 from __future__ import annotations
@@ -61,10 +61,11 @@ class TTQ(WeightQuantizer):
 
     @torch.no_grad()
     def start_(self, weight: Tensor) -> None:
-        """The means of the weights that each value stands for."""
+        """The means of the weights that each value stands for; of all that are not zero where it has none."""
         rows, codes = self.rows(weight.float()), self.rows(self._codes(weight.float()))
         for learned, sign in ((self.positive_scale, 1), (self.negative_scale, -1)):
             own = codes == sign
+            own = torch.where(own.any(1, keepdim=True), own, codes != 0)
             mean = (rows.abs() * own).sum(1) / own.sum(1).clamp(min=1)
             learned.copy_(self.per_scale(positive(mean)))
 
