@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from gracile.errors import CaptureError
 from gracile.nn import SpatialMean
+from gracile.quantize import ptq
 from gracile.quantize.lower import lower, op_name
 from gracile.testing import NETS, net
 
@@ -138,3 +139,20 @@ def test_the_graph_is_in_float32_and_the_model_stays(dtype: torch.dtype) -> None
     assert {p.dtype for p in graph.parameters()} == {torch.float32}
     assert {p.dtype for p in model.parameters()} == {dtype}
     assert torch.allclose(graph(inputs[0]), model.float()(inputs[0]), atol=1e-5)
+
+
+def test_values_named_as_methods_of_a_module_are_quantized() -> None:
+    class Bytes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.conv(x.float())
+
+    torch.manual_seed(0)
+    model, images = Bytes().eval(), torch.randint(0, 255, (8, 3, 6, 6), dtype=torch.uint8)
+    quantized = ptq(model, (images[:1],), [images])
+    with torch.no_grad():
+        wanted, found = model(images), quantized(images)
+    assert float((found - wanted).abs().max()) < 0.02 * float(wanted.abs().max())

@@ -56,6 +56,7 @@ def lower(model: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModule:
     _name_spatial_means(module)
     _flatten_linears(module)
     module.graph.eliminate_dead_code()
+    _rename_methods(module)
     module.recompile()
     return module
 
@@ -123,6 +124,14 @@ def _in_float32(model: nn.Module) -> nn.Module:
     """The model, or a copy of it: ranges, moments and steps of a grid need more than half precision."""
     held = [x for x in chain(model.parameters(), model.buffers()) if x.is_floating_point()]
     return model if all(x.dtype == torch.float32 for x in held) else copy.deepcopy(model).float()
+
+
+def _rename_methods(module: fx.GraphModule) -> None:
+    """Give values named as methods of a module (``to``) other names: quantizers are submodules named so."""
+    taken = nn.Module()
+    for node in module.graph.nodes:
+        if node.op == "call_function" and hasattr(taken, node.name):
+            node._rename(f"{node.name}_value")
 
 
 def _remove_idle(module: fx.GraphModule) -> None:
