@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gracile.graph import evaluating
+from gracile.observe import device_of
 
 from .loss import CrossEntropy, Loss
 
@@ -46,7 +47,7 @@ def evaluate(
         50.0
     """
     loss = loss or CrossEntropy()
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    device = device_of(model)
     total, right, count = 0.0, 0, 0
     with evaluating(model), torch.no_grad():
         for images, labels in batches:

@@ -11,6 +11,7 @@ from rich.progress import Progress
 from torch import nn
 
 from gracile.graph import evaluating
+from gracile.observe import device_of
 
 from .config import TuneConfig
 from .hooks import Hook
@@ -76,7 +77,7 @@ def fit(
         rank=accelerator.process_index,
         processes=accelerator.num_processes,
     )
-    home = _device(model)
+    home = device_of(model)
     devices = [accelerator.device] if accelerator.device.type == "cuda" else []
     loss = loss or CrossEntropy(label_smoothing=config.label_smoothing)
     session = Session(model, source, config, loss, tuple(hooks))
@@ -98,7 +99,3 @@ def fit(
             session.end()
             model.to(home)
     return session.history
-
-
-def _device(model: nn.Module) -> torch.device:
-    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gracile.errors import BadArgument, NonFiniteError
 from gracile.graph import evaluating
+from gracile.observe import device_of
 
 
 def mean_gradients(
@@ -39,7 +40,7 @@ def mean_gradients(
     """
     params = {name: p for name, p in model.named_parameters() if p.requires_grad}
     sums = {name: torch.zeros_like(p) for name, p in params.items()}
-    device = next((p.device for p in params.values()), torch.device("cpu"))
+    device = device_of(model)
     count = 0
     with evaluating(model), torch.enable_grad():
         for images, labels in batches:

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gracile.errors import BadArgument
+from gracile.observe import device_of
 from gracile.records import MaskPlan, SparsityPoint, from_plain, to_plain
 
 from ..masks.entries import EntryCriterion
@@ -52,6 +52,7 @@ class GradualMasks:
         BadArgument: A sparsity lies outside its range, or gradients are missing.
 
     Example:
+        >>> import torch
         >>> net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 1))
         >>> optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
         >>> pace = Pace(end=4, every=2)
@@ -174,6 +175,6 @@ class GradualMasks:
     def _weights(self, model: nn.Module) -> tuple[Weight, ...]:
         """The weights of ``model``, found once."""
         if self._found is None or self._found[0] is not model:
-            device = next((p.device for p in model.parameters()), torch.device("cpu"))
+            device = device_of(model)
             self._found = model, find_weights(model, tuple(x.to(device) for x in self.inputs), self.leave)[0]
         return self._found[1]
