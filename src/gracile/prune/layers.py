@@ -166,6 +166,7 @@ def find_layers(captured: Captured, kinds: Collection[Kind] = ("conv", "linear")
         kinds: Of ``conv``, ``linear``, ``grouped`` and ``transposed``.
 
     Example:
+        >>> from torch import nn
         >>> from gracile.graph import capture
         >>> net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Conv2d(2, 2, 3, groups=2))
         >>> captured = capture(net, (torch.zeros(1, 1, 8, 8),))

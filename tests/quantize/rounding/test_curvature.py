@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from gracile.quantize.rounding.curvature import curvatures
 
 
-@settings(max_examples=15)
+@settings(max_examples=4)
 @given(st.integers(0, 10_000))
 def test_average_of_many_rounds_is_the_diagonal_of_the_hessian(seed: int) -> None:
     """For outputs that are linear in the parameters the Gauss-Newton matrix is the Hessian."""
