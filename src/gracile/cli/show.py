@@ -77,7 +77,7 @@ def _own_share(run: Run) -> str:
     own = _against_original(run, run.after.runtime)
     if own is None or run.before.runtime == run.after.runtime:
         return ""
-    if not own.meaningful:
+    if own.low <= 1 <= own.high:  # an interval may be wide and clear all the same
         return " (no clear difference from the original there)"
     return f" ({ratio_text(own.ratio)} those of the original there)"
 
