@@ -2,10 +2,11 @@
 
 A cell is ``resnet20:W4A4``: bits of weights and of what layers read, in all layers but the first and last,
 which have 8, as sums have. ``T`` for ``W2`` trains ternary weights by the threshold of TWN, not by a learned
-step; 1-bit weights are ``-a`` and ``a`` per channel, ``a`` the mean size (XNOR-Net). Weights start from the
-shared ones; the float network helps to teach (``--distill 0`` turns that off). The epoch is chosen on a
-held-out part of the training images; accuracy is top-1 on the 1,000 test images, by the exported file in ONNX
-Runtime, beside the float network's on the same images. Ternary cells also say how many of the deployed
+step; 1-bit weights are ``-a`` and ``a`` per channel, ``a`` the mean size, and gradients pass straight
+(DoReFa-Net; ``--weights xnor`` was worse on held-out images). Weights start from the shared ones; the float
+network helps to teach (``--distill 0`` turns that off). The epoch is chosen on a held-out part of the
+training images; accuracy is top-1 on the 1,000 test images, by the exported file in ONNX Runtime, beside the
+float network's on the same images. Ternary cells also say how many of the deployed
 weights are zero and how large the archive is.
 
 ``--grid`` makes the documents' table 9, ``W1..6 x A1, 2, 4, 6, 8``. ``--keep`` names a JSON-lines file of
@@ -70,7 +71,7 @@ def parted(cell: str) -> tuple[str, int, int, bool]:
 def scheme_of(cell: str, parsed: argparse.Namespace) -> qat.QatScheme:
     """Bits and techniques of a cell."""
     _, weights, activations, ternary = parted(cell)
-    technique = parsed.weights or ("twn" if ternary else "xnor" if weights == 1 else "lsq")
+    technique = parsed.weights or ("twn" if ternary else "dorefa" if weights == 1 else "lsq")
     return qat.QatScheme(
         weight_bits=weights,
         activation_bits=activations,
