@@ -130,6 +130,12 @@ def test_one_wrong_field_in_a_recipe_of_one_step_is_one_mistake() -> None:
     assert "at least 1 item" in refusal(head + "steps: []\n").wanted
 
 
+def test_a_field_of_several_forms_is_named_as_it_is_written() -> None:
+    error = refusal(GOOD.replace("{macs: 0.5}", "{macs: 0.5}\n  trunk: {conv1: coupledd}"))
+    assert error.where == "r.yaml:7, steps[0].trunk"
+    assert "Also r.yaml:7, steps[0].trunk.conv1: wanted 'coupled'" in error.do
+
+
 def test_keys_below_names_of_the_user_s_own_are_guessed() -> None:
     error = refusal(GOOD.replace("- step: quantize", "- step: quantize\n  layers: {conv1: {weight: 4}}"))
     assert error.where == "r.yaml:11, steps[3].layers.conv1.weight"

@@ -39,7 +39,7 @@ def _follows(detail: ErrorDetails, others: Sequence[ErrorDetails]) -> bool:
 
 
 def _facts(detail: ErrorDetails, source: Source, schema: dict[str, Any]) -> tuple[str, str, str, str]:
-    loc = _written(detail["loc"], source.data)
+    loc = _written(detail["loc"], source.data, missing=detail["type"] == "missing")
     context = detail.get("ctx", {})
     kind, found, do = detail["type"], repr(detail["input"]), ""
     if kind == "extra_forbidden":
@@ -76,12 +76,12 @@ def _close_literal(detail: ErrorDetails, context: Mapping[str, Any]) -> str:
     return did_you_mean(str(detail["input"]), [word.strip("'") for word in words])
 
 
-def _written(loc: Loc, data: Any) -> Loc:
-    """Keep the parts of pydantic's path that the user wrote (it also names union members)."""
+def _written(loc: Loc, data: Any, *, missing: bool) -> Loc:
+    """Keep the parts of pydantic's path that the user wrote or left out (it also names union members)."""
     kept: list[str | int] = []
     for position, part in enumerate(loc):
         last = position == len(loc) - 1
-        if isinstance(data, dict) and (part in data or last):
+        if isinstance(data, dict) and (part in data or (last and missing)):
             kept.append(part)
             data = data.get(part)
         elif isinstance(data, list) and isinstance(part, int) and part < len(data):
