@@ -242,3 +242,17 @@ def test_bad_arguments_are_refused(low_rank: nn.Module, images: Tensor, more, wo
 def test_too_few_inputs_are_refused(low_rank: nn.Module, images: Tensor) -> None:
     with pytest.raises(BadArgument, match="at least 8"):
         make(low_rank, images[:4])
+
+
+def test_a_bare_layer_may_be_the_whole_model() -> None:
+    torch.manual_seed(0)
+    layer, images = nn.Linear(32, 32), torch.randn(128, 32)
+    with torch.no_grad():
+        layer.weight.copy_(torch.randn(32, 4) @ torch.randn(4, 32) / 4)
+    found = joint.plan(
+        layer, (images[:1],), budget=Macs(fraction_kept=0.4), calibration=images, leave=(), shares=(0.0,)
+    )
+    small = joint.apply(layer, found, inputs=(images[:1],), calibration=images)
+    assert [type(part).__name__ for part in small] == ["Linear", "Linear"]
+    with torch.no_grad():
+        assert torch.allclose(small(images), layer(images), atol=1e-4)

@@ -71,7 +71,7 @@ def apply(
     left = tuple(one for one in plan.decompose.layers if one.layer not in made)  # none could be fitted
     for one in plan.decompose.layers:
         if one.layer in made:
-            put(small, one.layer, _built(small.get_submodule(one.layer), one, made[one.layer]))
+            small = put(small, one.layer, _built(small.get_submodule(one.layer), one, made[one.layer]))
     if not left:
         return small
     rest = replace(plan.decompose, layers=left)
@@ -100,7 +100,7 @@ def prove(
         return proofs
     narrow, whole = surgery.apply(model, plan.prune), copy.deepcopy(small)
     for one in plan.decompose.layers:
-        put(whole, one.layer, narrow.get_submodule(one.layer))
+        whole = put(whole, one.layer, narrow.get_submodule(one.layer))
     return (*proofs, decompose.prove(whole, small, plan.decompose, inputs, seed=seed))
 
 
