@@ -3,8 +3,9 @@
 A cell is ``W4A4``: bits of weights and of what layers read, in all layers but the first and last, which have
 8, as sums have. ResNet-56 is calibrated on 1,024 unlabelled training images and tested on the 1,000 test
 images. EfficientNet-Lite0 is made twice, each time calibrated on one half of the 500 pictures of the ImageNet
-sample and tested on the other; ``--mirror`` adds the mirror image of each calibration image. Settings are the
-library's defaults, unless ``--iterations``, ``--images``, ``--rate`` or ``--rounding`` say otherwise.
+sample and tested on the other; ``--mirror`` adds the mirror image of each calibration image, ``--crops 2``
+two random parts of each, some of them mirrored, blown up to the same size. Settings are the library's
+defaults, unless ``--iterations``, ``--images``, ``--rate`` or ``--rounding`` say otherwise.
 
 ``--held-out 1000`` tests on that many training images that did not calibrate, for development: rows then have
 no bars. A network knows its training images by heart, so they are turned by up to ``--turned`` degrees.
@@ -32,6 +33,7 @@ from rich.progress import Progress
 from rich.table import Table
 from torch import Tensor
 from torch.utils.data import TensorDataset
+from torchvision.transforms import v2
 
 from benchmarks.cells import Cells
 from benchmarks.int8 import CHUNK, Case, efficientnet_lite0, resnet56
@@ -42,6 +44,7 @@ from gracile.errors import UsageError
 from gracile.observe.batches import DatasetBatches
 
 CALIBRATION = 1024
+SCALE = (0.35, 1.0)  # of a crop's area
 MUST = {
     "resnet56": {
         "W8A8": ">= 92.4",
@@ -80,7 +83,7 @@ def parted(name: str) -> tuple[int, int]:
 
 def settings_of(parsed: argparse.Namespace) -> str:
     """What besides its name makes a cell."""
-    names = ("rounding", "iterations", "images", "rate", "held_out", "seed", "mirror")
+    names = ("rounding", "iterations", "images", "rate", "held_out", "seed", "mirror", "crops")
     chosen = {name: getattr(parsed, name, None) for name in names}
     return ", ".join(f"{key} {value}" for key, value in chosen.items() if value)
 
@@ -98,6 +101,22 @@ def case_of(model: str, parsed: argparse.Namespace) -> Case:
     others = TensorDataset(turned(images[CALIBRATION:], parsed.turned), labels[CALIBRATION:])
     pairs: Any = others
     return replace(case, folds=((images[:CALIBRATION], DatasetBatches(pairs)),))
+
+
+def varied(images: Tensor, *, mirror: bool, crops: int) -> Tensor:
+    """The images, with mirror images and random parts of them at the same size; the same ones every time.
+
+    Example:
+        >>> varied(torch.rand(2, 3, 8, 8), mirror=True, crops=3).shape
+        torch.Size([10, 3, 8, 8])
+    """
+    part = v2.Compose([
+        v2.RandomResizedCrop(list(images.shape[-2:]), scale=SCALE, antialias=True), v2.RandomHorizontalFlip(),
+    ])  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        parts = [torch.stack([part(image) for image in images]) for _ in range(crops)]
+    return torch.cat([images, *([images.flip(-1)] if mirror else []), *parts])
 
 
 def turned(images: Tensor, degrees: float) -> Tensor:
@@ -131,8 +150,7 @@ def quantized(model: str, name: str, load: Callable[[], Case], parsed: argparse.
         for number, (images, test) in enumerate(case.folds):
             task = bar.add_task(f"{model} {name}, fold {number + 1} of {len(case.folds)}")
             files = [Path(folder) / f"{kind}{number}.onnx" for kind in ("float", "quantized")]
-            if parsed.mirror:
-                images = torch.cat([images, images.flip(-1)])
+            images = varied(images, mirror=parsed.mirror, crops=parsed.crops)
             scheme = scheme_of(
                 name, parsed, lambda done, of, task=task: bar.update(task, completed=done, total=of)
             )  # type: ignore[misc]
@@ -208,6 +226,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=float, help="of block reconstruction")
     parser.add_argument("--seed", type=int, default=0, help="of block reconstruction")
     parser.add_argument("--mirror", action="store_true", help="calibrate on mirror images too")
+    parser.add_argument("--crops", type=int, default=0, help="calibrate on so many parts of each image too")
     parser.add_argument("--held-out", type=int, default=0, help="test on so many training images")
     parser.add_argument("--turned", type=float, default=25.0, help="degrees, of images held out")
     parser.add_argument("--keep", type=Path, help="JSON-lines file: keep cells, go on after an interrupt")

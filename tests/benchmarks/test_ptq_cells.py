@@ -90,3 +90,14 @@ def test_images_held_out_are_turned_the_same_way_every_time() -> None:
     assert torch.allclose(ptq.turned(images, 0.0), images, atol=1e-5)
     assert torch.equal(ptq.turned(images, 25.0), ptq.turned(images, 25.0))
     assert not torch.allclose(ptq.turned(images, 25.0), images, atol=0.1)
+
+
+def test_more_calibration_images_are_the_same_every_time() -> None:
+    images = torch.rand(3, 3, 8, 8)
+    before = torch.get_rng_state()
+    found = ptq.varied(images, mirror=True, crops=2)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(found[:6], torch.cat([images, images.flip(-1)]))
+    assert found.shape == (12, 3, 8, 8)
+    assert not torch.equal(found[6:9], found[9:])
+    assert torch.equal(found, ptq.varied(images, mirror=True, crops=2))
