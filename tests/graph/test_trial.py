@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from gracile.errors import BadArgument
 from gracile.graph import Trial, difference
 
 
@@ -80,3 +81,16 @@ def test_infinities_count_where_one_alone_has_them() -> None:
     assert difference(masked.nan_to_num(0.0), masked) == float("inf")
     assert difference(masked, torch.ones(3)) == float("inf")
     assert difference(torch.tensor([1.5, -float("inf"), float("nan")]), masked) == 0.5
+
+
+def test_a_change_is_kept_only_where_it_can_be_made_runs_and_gives_the_outputs() -> None:
+    torch.manual_seed(0)
+    trial = Trial(nn.Linear(4, 2), (torch.zeros(1, 4),))
+
+    def refused(model: nn.Module) -> nn.Module:
+        raise BadArgument("plan", wanted="another model", found="this one")
+
+    assert trial.kept_by(lambda model: nn.Sequential(model, nn.Identity()), 1e-6)
+    assert not trial.kept_by(lambda model: nn.Sequential(model, nn.Tanh()), 1e-6)
+    assert not trial.kept_by(lambda model: nn.Sequential(model, nn.Linear(3, 1)), 1e-6)
+    assert not trial.kept_by(refused, 1e-6)

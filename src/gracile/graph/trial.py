@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves
+
+from gracile.errors import BadArgument
 
 from .capture import evaluating
 
@@ -68,6 +71,14 @@ class Trial:
             return found
         half = any(t.dtype in _HALF for t in (*found.parameters(), *found.buffers()))
         return found.cpu().float() if half else found.cpu()
+
+    def kept_by(self, change: Callable[[nn.Module], nn.Module], tolerance: float) -> bool:
+        """Whether what ``change`` makes of :attr:`model` can be made, runs, and gives the outputs."""
+        try:
+            found = self.run(change(self.model))
+        except (RuntimeError, AttributeError, TypeError, BadArgument):
+            return False
+        return difference(found, self.outputs) <= tolerance
 
     def run(self, model: nn.Module) -> Any:
         """Outputs of a model made from :attr:`model` in evaluation mode; it is left as it was."""

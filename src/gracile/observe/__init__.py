@@ -12,3 +12,4 @@ from .divergence import divergence as divergence
 from .divergence import outputs as outputs
 from .modes import evaluating as evaluating
 from .ranges import Histogram as Histogram
+from .raw import raw_bytes as raw_bytes

@@ -6,6 +6,7 @@ channels still counts it. There the reference computes over the kept channels on
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ def run_reference(
 def arguments_of(captured: Captured, model: nn.Module, inputs: tuple[Tensor, ...]) -> list[Any]:
     """What the placeholders of a captured graph take: ``model``'s numbers, constants, and ``inputs``."""
     held, fed = tensors_of(model), list(inputs)
-    like = _working(model, inputs)
+    like = _working((*inputs, *held.values()))
     places = [n for n in captured.graph.nodes if n.op == "placeholder"]
     return [_argument(captured, node, held, fed, like) for node in places]
 
@@ -57,7 +58,7 @@ def as_worked(constant: Tensor, like: Tensor) -> Tensor:
 
 def recaptured(captured: Captured, model: nn.Module, inputs: tuple[Tensor, ...]) -> Captured:
     """``captured``, or the graph anew where it names a type or a device that is not ``model``'s."""
-    like = _working(model, inputs)
+    like = _working((*inputs, *tensors_of(model).values()))
     calls = (n for n in captured.graph.nodes if n.op == "call_function")
     leaves = [leaf for n in calls for leaf in tree_leaves((n.args, n.kwargs))]
     types = {t for t in leaves if isinstance(t, torch.dtype) and t.is_floating_point}
@@ -66,10 +67,9 @@ def recaptured(captured: Captured, model: nn.Module, inputs: tuple[Tensor, ...])
     return captured if fits else capture(model, inputs)
 
 
-def _working(model: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
-    """The first tensor of numbers with a point, of the inputs or of the model; it shows type and device."""
-    every = (*inputs, *tensors_of(model).values())
-    return next((t for t in every if t.is_floating_point()), torch.zeros(()))
+def _working(tensors: Iterable[Tensor]) -> Tensor:
+    """The first of inputs and parameters that holds numbers with a point; it shows type and device."""
+    return next((t for t in tensors if t.is_floating_point()), torch.zeros(()))
 
 
 def _argument(

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import torch
 from torch import Tensor, nn
+
+from gracile.observe import raw_bytes
 
 from .config import TuneConfig
 from .hooks import StatefulHook
@@ -75,12 +76,8 @@ def checksum(state: Mapping[str, Any]) -> str:
     digest = hashlib.sha256()
     for name, value in state.items():
         digest.update(name.encode())
-        digest.update(_bytes(value) if isinstance(value, Tensor) else text_of(value).encode())
+        digest.update(raw_bytes(value) if isinstance(value, Tensor) else text_of(value).encode())
     return digest.hexdigest()
-
-
-def _bytes(tensor: Tensor) -> bytes:
-    return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
 
 
 def _settings(name: str, thing: object) -> dict[str, str]:

@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
 from gracile import surgery
 from gracile.errors import BadArgument
 from gracile.graph import Group
-from gracile.observe import Outputs, divergence, outputs
+from gracile.observe import Outputs, divergence, outputs, raw_bytes
 from gracile.records import (
     GroupSensitivity,
     PrunePlan,
@@ -207,19 +206,14 @@ def _key(scene: Scene, ranks: Scores, ratios: Sequence[float]) -> str:
     digest = hashlib.sha256(repr(tuple(ratios)).encode())
     for name, tensor in tensors_of(scene.model).items():
         digest.update(name.encode())
-        digest.update(_bytes(tensor))
+        digest.update(raw_bytes(tensor))
     for batch in (*scene.calibration, *((*inputs, labels) for inputs, labels in scene.labelled)):
         for x in batch:
-            digest.update(_bytes(x))
+            digest.update(raw_bytes(x))
     for group in scene.groups:
         digest.update(group.name.encode())
         digest.update(np.ascontiguousarray(ranks[group.name]).tobytes())
     return digest.hexdigest()
-
-
-def _bytes(tensor: Tensor) -> bytes:
-    """The numbers of a tensor, bfloat16 too, which numpy lacks."""
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def _read(cache: Path | None, key: str) -> SensitivityTable | None:

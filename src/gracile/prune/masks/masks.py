@@ -67,12 +67,12 @@ class Masks:
 
     def holds(self, model: nn.Module, optimizer: Optimizer) -> bool:
         """Whether it has hold of this model and this optimizer."""
-        return self._model is model and self._optimizer is _plain(optimizer)
+        return self._model is model and self._optimizer is plain_optimizer(optimizer)
 
     def on_begin(self, model: nn.Module, optimizer: Optimizer, *, average: nn.Module | None = None) -> None:
         """Take hold of the model, its optimizer and its averaged copy; set the zeros."""
         self.release()
-        self._model, self._optimizer = model, _plain(optimizer)
+        self._model, self._optimizer = model, plain_optimizer(optimizer)
         self._average = average.module if isinstance(average, AveragedModel) else average
         self._handle = self._optimizer.register_step_post_hook(lambda *_: self._set())
         self.hold(self.plan)
@@ -142,7 +142,7 @@ class Masks:
         write_zeros((tensor, drop) for _, _, tensor, drop in self._held or ())
 
 
-def _plain(optimizer: Optimizer) -> Optimizer:
+def plain_optimizer(optimizer: Optimizer) -> Optimizer:
     """The optimizer inside Accelerate's wrapper, which has no hooks of its own."""
     inner: Optimizer = getattr(optimizer, "optimizer", optimizer)
     return inner

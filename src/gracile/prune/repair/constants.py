@@ -150,22 +150,25 @@ class _Rehearsal:
 
 def _rehearsal(model: nn.Module, captured: Captured, seed: int) -> _Rehearsal:
     """On the CPU and in float64 where the model's code runs in it, else in float32."""
-    twin = copy.deepcopy(model).cpu()
-    for dtype, tolerance in TOLERANCES.items():
-        draw = torch.Generator().manual_seed(seed)
-        batches = [tuple(_random(x, draw, dtype) for x in captured.inputs) for _ in range(2)]
-        twin = twin.to(dtype)
-        try:
-            run(twin, batches[0])  # a capture does not look whether types agree
-        except RuntimeError:
-            if dtype == torch.float32:
-                raise
-            continue  # code that makes float32 tensors of its own
-        found = recaptured(captured, twin, batches[0])
-        held = {k: t.detach().clone() for k, t in tensors_of(twin).items()}
-        like = torch.zeros((), dtype=dtype)
-        return _Rehearsal(captured=found, held=held, batches=batches, like=like, tolerance=tolerance)
-    raise AssertionError("float32 is the last to be tried")
+    twin, dtype = copy.deepcopy(model).cpu().double(), torch.float64
+    try:
+        run(twin, _drawn(captured, seed, dtype)[0])  # a capture does not look whether types agree
+    except RuntimeError:  # code that makes float32 tensors of its own
+        twin, dtype = twin.float(), torch.float32
+    batches = _drawn(captured, seed, dtype)
+    return _Rehearsal(
+        captured=recaptured(captured, twin, batches[0]),
+        held={k: t.detach().clone() for k, t in tensors_of(twin).items()},
+        batches=batches,
+        like=torch.zeros((), dtype=dtype),
+        tolerance=TOLERANCES[dtype],
+    )
+
+
+def _drawn(captured: Captured, seed: int, dtype: torch.dtype) -> list[tuple[Tensor, ...]]:
+    """Two batches of random inputs."""
+    draw = torch.Generator().manual_seed(seed)
+    return [tuple(_random(x, draw, dtype) for x in captured.inputs) for _ in range(2)]
 
 
 def _fills(

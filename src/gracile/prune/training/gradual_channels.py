@@ -20,6 +20,7 @@ from gracile.records import PrunePlan, SparsityPoint, from_plain, to_plain
 
 from ..budgets import Budget, Bytes, Global, Macs, Milliseconds, Params, PerLayer, Widths
 from ..criteria.criterion import Criterion
+from ..masks.masks import plain_optimizer
 from ..planning import HALF, PLAIN, plan
 from ..walk import Calibration, joined
 from .schedules import Cubic, Pace, Schedule, share_at
@@ -102,13 +103,13 @@ class GradualChannels:
         if self._model is not None and self._model is not model:
             self.plans, self.points, self._last = [], [], None
         self._model, self._average = model, average
-        self._optimizer = getattr(optimizer, "optimizer", optimizer)  # Accelerate's wrapper
+        self._optimizer = plain_optimizer(optimizer)
 
     def on_step_begin(self, model: nn.Module, optimizer: Optimizer, *, step: int, epoch: int) -> None:
         """Remove channels where it is time."""
         if self._model is not model:
             self.on_begin(model, optimizer)
-        self._optimizer = getattr(optimizer, "optimizer", optimizer)  # Accelerate's wrapper
+        self._optimizer = plain_optimizer(optimizer)
         self._shrink(step)
 
     def on_step_end(self, model: nn.Module, optimizer: Optimizer, *, step: int, epoch: int) -> None:

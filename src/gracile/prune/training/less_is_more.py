@@ -24,6 +24,7 @@ from gracile.records import PrunePlan, Reduction, Skipped, from_plain, to_plain
 
 from ..criteria.criterion import check_finite
 from ..leave import split_left
+from ..masks.masks import plain_optimizer
 from ..planning import kept_units
 from ..repair.constants import carry_constants_
 from .composition import Composition
@@ -176,7 +177,7 @@ class LessIsMore:
     ) -> None:
         """Take hold of the model, its optimizer and its averaged copy."""
         self._model, self._average = model, average
-        self._optimizer = getattr(optimizer, "optimizer", optimizer)  # Accelerate's wrapper
+        self._optimizer = plain_optimizer(optimizer)
 
     def identity(self) -> dict[str, object]:
         """Settings that a checkpoint must share."""

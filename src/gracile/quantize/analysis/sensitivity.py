@@ -20,7 +20,7 @@ from torch import fx, nn
 
 from gracile.errors import BadArgument
 from gracile.nn import ActivationQuantizer, QuantizedBias, QuantizedModel, QuantizedWeight
-from gracile.observe import divergence
+from gracile.observe import divergence, raw_bytes
 from gracile.records import BitCurve, QuantSensitivity, atomic_bytes, from_json, to_json
 
 from ..bits import Bits
@@ -217,7 +217,7 @@ def _key(model: nn.Module, batches: list[Batch], scheme: Scheme, bits: Sequence[
     tensors = [*model.named_parameters(), *model.named_buffers()]
     for name, tensor in [*tensors, *(("", x) for batch in batches for x in batch)]:
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        digest.update(raw_bytes(tensor))
     return digest.hexdigest()
 
 

@@ -205,14 +205,21 @@ def test_every_quantizer_trains_and_deploys(scheme: type[QatLayer], name: str) -
             deploys(made, x)
 
 
+def with_a_channel_of_zeros() -> nn.Sequential:
+    """A layer and its norm, whose variance next to zero makes a large slope."""
+    pair = CASE.pair().float()
+    layer, norm = pair
+    with torch.no_grad():
+        layer.weight[1], layer.bias[1] = 0, 0
+        norm.running_mean[1], norm.running_var[1], norm.bias[1] = 0, 1e-8, 0.8
+    return pair
+
+
 @schemes
 @pytest.mark.parametrize("name", ["lsq", "minmax", "dorefa", "xnor"])
 def test_a_channel_of_zeros_keeps_its_bias(scheme: type[QatLayer], name: str) -> None:
     """A pruned channel gives beta alone, however large the slope that its variance next to zero makes."""
-    (layer, norm), operation = CASE.pair().float(), Operation.of(CASE.layer())
-    with torch.no_grad():
-        layer.weight[1], layer.bias[1] = 0, 0
-        norm.running_mean[1], norm.running_var[1], norm.bias[1] = 0, 1e-8, 0.8
+    (layer, norm), operation = with_a_channel_of_zeros(), Operation.of(CASE.layer())
     kind = WEIGHT_QUANTIZERS[name]
     bits = min(kind.BITS)
     made = scheme(operation, layer.weight, layer.bias, norm, kind(bits, axis=0, channels=3))
@@ -230,10 +237,7 @@ def test_a_channel_of_zeros_keeps_its_bias(scheme: type[QatLayer], name: str) ->
 
 
 def test_with_one_scale_a_channel_of_zeros_keeps_its_bias_where_the_slope_makes_scales_of_it() -> None:
-    (layer, norm), operation = CASE.pair().float(), Operation.of(CASE.layer())
-    with torch.no_grad():
-        layer.weight[1], layer.bias[1] = 0, 0
-        norm.running_mean[1], norm.running_var[1], norm.bias[1] = 0, 1e-8, 0.8
+    (layer, norm), operation = with_a_channel_of_zeros(), Operation.of(CASE.layer())
     made = SCHEMES_OF_BN["plain"](operation, layer.weight, layer.bias, norm, Largest(4))
     reads = LSQActivation(4)
     reads.start_(-4.0, 4.0)
