@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from gracile.errors import BadArgument
 
+from .compiled import BACKENDS
 from .optimizer import OPTIMIZERS
 from .schedule import SCHEDULES
 
@@ -42,6 +43,10 @@ class TuneConfig:
         bf16: Run forward and backward passes in bfloat16 where autocast finds it safe. On a processor with
             AVX-512 BF16 this took half the time of float32 on ResNet-56; without such instructions it is
             slower.
+        compile: Backend of ``torch.compile`` that runs the training steps: ``inductor`` writes code of its
+            own (on a CPU with a C++ compiler) and takes a minute or so before the first step; it pays for
+            networks of many small operations, as quantization-aware training has. ``aot_eager`` compiles
+            nothing and is for tests. None runs the model as it is.
         augment: Apply the data's own random augmentation to training batches.
         seed: Order, augmentation, held-out part and dropout.
 
@@ -72,12 +77,15 @@ class TuneConfig:
     holdout: float = 0.05
     patience: int | None = None
     bf16: bool = True
+    compile: str | None = None
     augment: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
         _among("optimizer", self.optimizer, OPTIMIZERS)
         _among("schedule", self.schedule, SCHEDULES)
+        if self.compile is not None:
+            _among("compile", self.compile, dict.fromkeys(BACKENDS))
         whole = (("epochs", self.epochs), ("batch_size", self.batch_size), ("patience", self.patience))
         for name, count in whole:
             _need(count is None or count >= 1, name, "at least 1", count)

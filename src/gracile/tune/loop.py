@@ -58,6 +58,7 @@ def fit(
 
     Raises:
         BadArgument: The data cannot be used with this configuration.
+        UnsupportedOperation: ``torch.compile`` was asked for and cannot compile the model here.
         NonFiniteError: The loss became NaN or infinite; says in which epoch and step and at what rate.
         StorageError: The checkpoint cannot be written, is damaged, or belongs to another run.
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from gracile.errors import NonFiniteError, StorageError
 
 from .checkpoint import Checkpoint, State, copy_state, load_checkpoint, save_checkpoint
+from .compiled import compiled
 from .config import TuneConfig
 from .ema import Ema
 from .evaluate import evaluate
@@ -59,6 +60,8 @@ class Session:
             self._restore(checkpoint)
         self.wrapped = accelerator.prepare_model(self.model)
         self.prepared = accelerator.prepare_optimizer(self.optimizer)
+        backend = self.config.compile
+        self.forward = self.wrapped if backend is None else compiled(self.wrapped, backend)
 
     def end(self) -> None:
         """Take off what Accelerate put on the user's model."""
@@ -179,7 +182,7 @@ class Session:
         for hook in self.hooks:
             hook.on_step_begin(self.model, self.optimizer, step=self.step, epoch=epoch)
         with torch.autocast(self._where.type, torch.bfloat16, enabled=self.config.bf16):
-            outputs = self.wrapped(images)
+            outputs = self.forward(images)
         loss = self.loss(outputs, labels, images)
         value = loss.item()
         if not math.isfinite(value):

@@ -58,6 +58,8 @@ class TrainingStep(Step):
     """Stop after so many epochs without progress on the held-out images."""
     bf16: bool = True
     """bfloat16 autocast: about twice as fast on processors that have it, slower on others."""
+    compile: Literal["inductor", "aot_eager"] | None = None
+    """Run training steps through ``torch.compile`` (on a CPU it needs a C++ compiler)."""
     augment: bool = False
     """The data set's own augmentation (crops, flips)."""
     train_images: int | None = Field(default=None, ge=1)
