@@ -83,7 +83,7 @@ def parted(name: str) -> tuple[int, int]:
 
 def settings_of(parsed: argparse.Namespace) -> str:
     """What besides its name makes a cell."""
-    names = ("rounding", "iterations", "images", "rate", "held_out", "seed", "mirror", "crops")
+    names = ("rounding", "iterations", "images", "rate", "held_out", "seed", "mirror", "crops", "folds")
     chosen = {name: getattr(parsed, name, None) for name in names}
     return ", ".join(f"{key} {value}" for key, value in chosen.items() if value)
 
@@ -93,7 +93,8 @@ def case_of(model: str, parsed: argparse.Namespace) -> Case:
     if model == "efficientnet_lite0":
         if parsed.held_out:
             raise UsageError("--held-out", wanted="resnet56", found=model, do="Its sample is all there is.")
-        return efficientnet_lite0(parsed.data_root)
+        case = efficientnet_lite0(parsed.data_root)
+        return refolded(case, parsed.folds) if parsed.folds else case
     case = resnet56(parsed.data_root, CALIBRATION)
     if not parsed.held_out:
         return case
@@ -101,6 +102,17 @@ def case_of(model: str, parsed: argparse.Namespace) -> Case:
     others = TensorDataset(turned(images[CALIBRATION:], parsed.turned), labels[CALIBRATION:])
     pairs: Any = others
     return replace(case, folds=((images[:CALIBRATION], DatasetBatches(pairs)),))
+
+
+def refolded(case: Case, count: int) -> Case:
+    """The same pictures in ``count`` folds: each is tested once, after calibration on all other folds."""
+    if count < 2:
+        raise UsageError("--folds", wanted="at least 2", found=str(count))
+    pairs = [pair for _, test in case.folds for pair in test.batches(CHUNK)]
+    images, labels = (torch.cat(column) for column in zip(*pairs, strict=True))
+    place = torch.arange(len(images)) % count
+    tests = [TensorDataset(images[place == i], labels[place == i]) for i in range(count)]
+    return replace(case, folds=tuple((images[place != i], DatasetBatches(tests[i])) for i in range(count)))
 
 
 def varied(images: Tensor, *, mirror: bool, crops: int) -> Tensor:
@@ -227,6 +239,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of block reconstruction")
     parser.add_argument("--mirror", action="store_true", help="calibrate on mirror images too")
     parser.add_argument("--crops", type=int, default=0, help="calibrate on so many parts of each image too")
+    parser.add_argument("--folds", type=int, help="of the ImageNet sample; default its two halves")
     parser.add_argument("--held-out", type=int, default=0, help="test on so many training images")
     parser.add_argument("--turned", type=float, default=25.0, help="degrees, of images held out")
     parser.add_argument("--keep", type=Path, help="JSON-lines file: keep cells, go on after an interrupt")

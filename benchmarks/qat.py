@@ -4,9 +4,10 @@ A cell is ``resnet20:W4A4``: bits of weights and of what layers read, in all lay
 which have 8, as sums have. ``T`` for ``W2`` trains ternary weights by the threshold of TWN, not by a learned
 step; 1-bit weights are ``-a`` and ``a`` per channel, ``a`` the mean size, and gradients pass straight
 (DoReFa-Net; ``--weights xnor`` was worse on held-out images). Weights start from the shared ones; the float
-network helps to teach (``--distill 0`` turns that off). The epoch is chosen on a held-out part of the
-training images; accuracy is top-1 on the 1,000 test images, by the exported file in ONNX Runtime, beside the
-float network's on the same images. Ternary cells also say how many of the deployed
+network helps to teach (``--distill 0`` turns that off). ``--sparsity 0.75`` sets three quarters of the
+weights to zero beforehand, the smallest of all layers, and keeps them there. The epoch is chosen on a
+held-out part of the training images; accuracy is top-1 on the 1,000 test images, by the exported file in ONNX
+Runtime, beside the float network's on the same images. Ternary cells also say how many of the deployed
 weights are zero and how large the archive is.
 
 ``--grid`` makes the documents' table 9, ``W1..6 x A1, 2, 4, 6, 8``. ``--keep`` names a JSON-lines file of
@@ -34,7 +35,7 @@ from torch import nn
 
 from benchmarks.cells import Cells
 from benchmarks.rows import Row, benchmark_main
-from gracile import export, measure, pack, tune, zoo
+from gracile import export, measure, pack, prune, tune, zoo
 from gracile.data import DataBundle, load_data
 from gracile.errors import UsageError
 from gracile.quantize import qat
@@ -84,7 +85,7 @@ def scheme_of(cell: str, parsed: argparse.Namespace) -> qat.QatScheme:
 def settings_of(parsed: argparse.Namespace) -> str:
     """What besides its name makes a cell."""
     names = ("epochs", "lr", "distill", "weights", "activations", "batch_norm", "freeze_norms", "decay",
-             "seed", "train_images")  # fmt: skip
+             "seed", "train_images", "sparsity")  # fmt: skip
     told = [f"{name} {getattr(parsed, name)}" for name in names if getattr(parsed, name) is not None]
     return ", ".join([*told, *(["compiled"] if parsed.compile else [])])
 
@@ -98,7 +99,11 @@ def trained(
     load = partial(zoo.load_model, f"gracile:{network}", weights=weights)
     images = bundle.calibration(CALIBRATION, parsed.seed)
     inputs = (images[:1],)
-    model = qat.prepare(load().eval(), inputs, images.split(CHUNK), scheme_of(cell, parsed))
+    start, masks = load().eval(), None
+    if parsed.sparsity:
+        masks = prune.mask_plan(start, inputs, sparsity=parsed.sparsity, scope="global")
+        prune.apply_masks_(start, masks)
+    model = qat.prepare(start, inputs, images.split(CHUNK), scheme_of(cell, parsed))
     config = tune.TuneConfig(
         epochs=parsed.epochs, lr=parsed.lr, seed=parsed.seed, augment=True, weight_decay=parsed.decay,
         warmup_epochs=0.1, bf16=not parsed.float32, compile="inductor" if parsed.compile else None,
@@ -107,10 +112,12 @@ def trained(
         tune.Distillation(load().eval(), weight=parsed.distill, bf16=config.bf16) if parsed.distill else None
     )
     examples = bundle.train.subset(range(parsed.train_images)) if parsed.train_images else bundle.train
-    phases = qat.Phases(qat.Plan(epochs=parsed.epochs, freeze_norms=parsed.freeze_norms))
+    hooks: list[tune.Hook] = [qat.Phases(qat.Plan(epochs=parsed.epochs, freeze_norms=parsed.freeze_norms))]
+    if masks is not None:
+        hooks.append(prune.Masks(model.named_as_here(masks)))
     with Progress(console=Console(stderr=True), transient=True) as bars:
         history = tune.fit(
-            model, examples, config, loss=loss, hooks=[phases], checkpoint=checkpoint, progress=bars
+            model, examples, config, loss=loss, hooks=hooks, checkpoint=checkpoint, progress=bars
         )
     found = tested(load().eval(), model.eval(), bundle, inputs)
     return found | {
@@ -222,6 +229,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--freeze-norms", type=int, default=0, help="last epochs whose statistics are held, default 0")
     add("--seed", type=int, default=0)
     add("--float32", action="store_true", help="train without bfloat16")
+    add("--sparsity", type=float, help="mask so many of the weights beforehand, the smallest of all layers")
     add("--compile", action="store_true", help="train through torch.compile, which took half the time")
     add("--train-images", type=int, help="only the first so many")
     add("--keep", type=Path, help="JSON-lines file: keep cells, go on after an interrupt")

@@ -15,7 +15,6 @@ from .tune import TuneStep
 if TYPE_CHECKING:
     from gracile.nn import QuantizedModel
     from gracile.quantize.qat import Plan, QatModel, QatScheme
-    from gracile.records import MaskPlan
     from gracile.tune import Hook
 
     from ..state import Bench, Outcome, State
@@ -121,7 +120,7 @@ class QatStep(TuneStep):
         if state.masks is not None:
             from gracile import prune
 
-            hooks.append(prune.Masks(renamed(state.masks, model)))
+            hooks.append(prune.Masks(model.named_as_here(state.masks)))
         history = self.fit(model, bench, hooks)
         quantized = model.convert()
         plan, bits = quantized.plan, f"W{self.weight_bits}A{self.activation_bits}"
@@ -143,19 +142,3 @@ class QatStep(TuneStep):
             "technique": {"weights": self.weights, "activations": self.activations, "norms": self.batch_norm},
             "zeros": qat.zeros(model),
         }
-
-
-def renamed(masks: MaskPlan, model: QatModel) -> MaskPlan:
-    """Masks of a model's weights by the names that they have while they train quantized."""
-    from dataclasses import replace
-
-    names = {f"{layer}.{kind}": f"network.{key}.{kind}" for layer, key in model.keys.items()
-             for kind in ("weight", "bias")}  # fmt: skip
-    held = {name for name, _ in model.named_parameters()}
-    entries = []
-    for mask in masks.masks:
-        name = names.get(mask.param, f"network.{mask.param}")
-        if name not in held:
-            raise BadArgument("masks", wanted=f"a parameter {mask.param} in the captured model", found="none")
-        entries.append(replace(mask, param=name))
-    return replace(masks, masks=tuple(entries))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, fx, nn
 from gracile.errors import BadArgument
 from gracile.nn import QuantizedModel
 from gracile.nn.quantized_model import in_float32
-from gracile.records import Preparation, Skipped
+from gracile.records import MaskPlan, Preparation, Skipped
 
 from ..model import assemble
 from .activations import TrainableActivation
@@ -125,6 +126,32 @@ class QatModel(nn.Module):
         if weights is not None:
             for layer in chosen:
                 layer.quantizer.change_bits_(weights, layer.before_rounding())
+
+    def named_as_here(self, masks: MaskPlan) -> MaskPlan:
+        """Masks of the original's weights, with the names that these have while they train.
+
+        Args:
+            masks: From ``gracile.prune.mask_plan``, made for the model that :func:`prepare` was given; its
+                zeros have to be in the weights by then.
+
+        Returns:
+            What the training hook ``gracile.prune.Masks`` takes for this model.
+
+        Raises:
+            BadArgument: A masked parameter is not in this model.
+        """
+        names = {f"{layer}.{kind}": f"network.{key}.{kind}" for layer, key in self.keys.items()
+                 for kind in ("weight", "bias")}  # fmt: skip
+        held = {name for name, _ in self.named_parameters()}
+        entries = []
+        for mask in masks.masks:
+            name = names.get(mask.param, f"network.{mask.param}")
+            if name not in held:
+                raise BadArgument(
+                    "masks", wanted=f"a parameter {mask.param} in the captured model", found="none"
+                )
+            entries.append(replace(mask, param=name))
+        return replace(masks, masks=tuple(entries))
 
     def convert(self) -> QuantizedModel:
         """What is deployed: integers in place of trained weights, as ``ptq`` gives it.
