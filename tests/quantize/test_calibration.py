@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from gracile.errors import BadArgument
+from gracile.observe import Calibration
 from gracile.quantize import Bits, Blocks, Scheme, noise, overflow_report, ptq, sensitivity
-from gracile.quantize.calibration import Calibration, batches_of
+from gracile.quantize.calibration import float32_batches
 
 X = torch.randn(8, 3, 6, 6, generator=torch.Generator().manual_seed(0))
 
@@ -36,19 +37,23 @@ FORMS: dict[str, Calibration] = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_is_the_same(form: str) -> None:
-    found = list(batches_of(FORMS[form], small()))
+    found = list(float32_batches(FORMS[form], small()))
     assert [len(batch) for batch in found] == [1, 1]
     assert all(torch.equal(a, b) for (a,), b in zip(found, X.split(4), strict=True))
 
 
+def test_batches_go_where_the_model_lies() -> None:
+    assert [x.device.type for (x,) in float32_batches([X], small().to("meta"))] == ["meta"]
+
+
 def test_one_tensor_is_cut_into_batches() -> None:
-    assert [len(x) for (x,) in batches_of(torch.zeros(130, 2), small())] == [64, 64, 2]
+    assert [len(x) for (x,) in float32_batches(torch.zeros(130, 2), small())] == [64, 64, 2]
 
 
 def test_tensors_of_inference_mode_can_be_learned_on() -> None:
     with torch.inference_mode():
         data = torch.ones(2, 3)
-    ((x,),) = batches_of([data], small())
+    ((x,),) = float32_batches([data], small())
     assert not x.is_inference()
 
 
@@ -57,9 +62,9 @@ def test_tensors_of_inference_mode_can_be_learned_on() -> None:
 )
 def test_what_the_model_does_not_take_is_refused(batch: object, found: str) -> None:
     with pytest.raises(BadArgument, match=rf"batches of 1 tensor, .*{found}.*Leave labels out"):
-        list(batches_of([batch], small()))  # type: ignore[list-item]
+        list(float32_batches([batch], small()))  # type: ignore[list-item]
     with pytest.raises(BadArgument, match="batches of 2 tensors"):
-        list(batches_of([X], small(), inputs=2))
+        list(float32_batches([X], small(), inputs=2))
 
 
 def test_all_that_reads_batches_takes_what_a_loader_gives() -> None:

@@ -118,7 +118,7 @@ def test_values_that_are_not_finite_name_the_layer() -> None:
 
 def test_no_calibration_data_is_an_error() -> None:
     model, inputs = net("plain")
-    with pytest.raises(BadArgument, match="at least one batch"):
+    with pytest.raises(BadArgument, match="at least one input"):
         ptq(model, inputs, [])
 
 

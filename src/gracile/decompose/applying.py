@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
 from gracile.errors import BadArgument
 from gracile.graph import Trial, difference, stand_in
+from gracile.observe import Calibration
 from gracile.records import DecomposePlan, Factored, Proof
 
 from .forms import CP, SVD, Form, Spatial, Tucker
@@ -25,7 +25,7 @@ def apply(
     plan: DecomposePlan,
     *,
     inputs: tuple[Tensor, ...] | None = None,
-    calibration: Iterable[Tensor | tuple[Tensor, ...]] | Tensor | None = None,
+    calibration: Calibration | None = None,
     seed: int = 0,
 ) -> nn.Module:
     """Return a copy of ``model`` whose planned layers are sequences of smaller ones.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from gracile.errors import BadArgument, BudgetError
 from gracile.graph import cost
 from gracile.nn.attach import parts_of
+from gracile.observe import Calibration
 from gracile.records import Bytes, Cost, DecomposePlan, Factored, Macs, Params, Skipped
 
 from .forms import SVD, Form, Spatial, Tucker
@@ -40,7 +41,7 @@ def plan(
     *,
     budget: Energy | Macs | Params | Bytes | Milliseconds,
     forms: Sequence[Form] = FORMS,
-    calibration: Iterable[Tensor | tuple[Tensor, ...]] | Tensor | None = None,
+    calibration: Calibration | None = None,
     importance: Mapping[str, float] | None = None,
     leave: Sequence[str] = (),
     timer: Timer | None = None,

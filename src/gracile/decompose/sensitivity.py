@@ -8,18 +8,18 @@ here it is the divergence of the outputs, which needs no labels.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from gracile.observe import divergence, outputs
+from gracile.observe import Calibration, batches_of, divergence, outputs
 
 from .applying import put
 from .forms import Form
 from .options import Option, options_of
 from .planning import FORMS, refused
-from .survey import batches_of, survey
+from .survey import survey
 
 AT = 0.5  # share of a layer's multiply-adds at which it is tried
 LEAST_ERROR = 1e-3  # below it the outputs move by rounding errors alone
@@ -28,7 +28,7 @@ LEAST_ERROR = 1e-3  # below it the outputs move by rounding errors alone
 def sensitivity(
     model: nn.Module,
     inputs: tuple[Tensor, ...],
-    calibration: Iterable[Tensor | tuple[Tensor, ...]] | Tensor,
+    calibration: Calibration,
     *,
     forms: Sequence[Form] = FORMS,
     leave: Sequence[str] = (),
@@ -60,7 +60,7 @@ def sensitivity(
         >>> all(value >= 0 for value in sensitivity(model, inputs, torch.randn(16, 3, 8, 8)).values())
         True
     """
-    batches = batches_of(calibration)
+    batches = list(batches_of(calibration, takes=len(inputs)))
     first = tuple(torch.cat(column)[:images] for column in zip(*batches, strict=True))
     wanted = outputs(model, first)
     seen = survey(model, inputs, batches, seed=seed)

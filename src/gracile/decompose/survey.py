@@ -10,16 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gracile.errors import BadArgument, NonFiniteError
+from gracile.errors import NonFiniteError
 from gracile.graph import evaluating
-from gracile.observe import device_of
+from gracile.observe import Batch, Calibration, batches_of, device_of
 from gracile.observe.gram import Gram, patches
 
 from .forms import Space
 from .forms.form import CONVOLUTIONS, plain, positions
 
 _SAMPLE = 4096  # rows of one batch that enter the covariance of a layer
-BATCH = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +63,7 @@ class Seen:
 def survey(
     model: nn.Module,
     inputs: tuple[Tensor, ...],
-    calibration: Iterable[Tensor | tuple[Tensor, ...]] | Tensor | None = None,
+    calibration: Calibration | None = None,
     names: Sequence[str] | None = None,
     seed: int = 0,
 ) -> dict[str, Seen]:
@@ -109,21 +108,6 @@ def _batch(inputs: tuple[Tensor, ...]) -> int:
     return inputs[0].shape[0] if inputs and inputs[0].dim() else 1
 
 
-def batches_of(calibration: Iterable[Tensor | tuple[Tensor, ...]] | Tensor) -> list[tuple[Tensor, ...]]:
-    """Calibration inputs as batches of a size that fits into memory.
-
-    Raises:
-        BadArgument: There are none.
-    """
-    parts: Iterable[Tensor | tuple[Tensor, ...]] = calibration
-    if isinstance(calibration, Tensor):
-        parts = torch.split(calibration, BATCH)
-    batches = [(part,) if isinstance(part, Tensor) else tuple(part) for part in parts]
-    if not batches or not len(batches[0][0]):
-        raise BadArgument("calibration", wanted="at least one input", found="none")
-    return batches
-
-
 def _sizes(
     model: nn.Module, inputs: tuple[Tensor, ...], layers: dict[str, nn.Module]
 ) -> dict[str, list[Use]]:
@@ -158,7 +142,7 @@ def _use(layer: nn.Module, x: Tensor, out: Tensor, batch: int) -> Use:
 
 def _moments(
     model: nn.Module,
-    calibration: Iterable[Tensor | tuple[Tensor, ...]] | Tensor,
+    calibration: Calibration,
     layers: dict[str, nn.Module],
     seed: int,
 ) -> dict[str, tuple[Tensor, Tensor]]:
@@ -201,7 +185,7 @@ def _centred(gram: Gram) -> tuple[Tensor, Tensor]:
 
 def _run(
     model: nn.Module,
-    batches: Sequence[tuple[Tensor, ...]],
+    batches: Iterable[Batch],
     hooks: dict[nn.Module, Callable[[nn.Module, Any, Any], None]],
 ) -> None:
     where = device_of(model)

@@ -53,7 +53,7 @@ def parity(
     """
     if any(isinstance(m, DynamicQuantizer) for m in quantized.modules()):
         return ()  # steps are another batch's each time
-    inputs = batch if isinstance(batch, tuple) else (batch,)
+    inputs = (batch,) if isinstance(batch, Tensor) else tuple(batch)
     quantizers = {m.name: m for m in quantized.modules() if isinstance(m, ActivationQuantizer)}
     computed = _runtime_integers(Path(path), quantizers, inputs, _session(runtime))
     quantizers = {name: module for name, module in quantizers.items() if name in computed}
@@ -110,7 +110,7 @@ def output_steps(
         BadArgument: An unknown runtime.
         MissingExtra: OpenVINO is asked for and not installed.
     """
-    inputs = batch if isinstance(batch, tuple) else (batch,)
+    inputs = (batch,) if isinstance(batch, Tensor) else tuple(batch)
     scales = {edge.name: edge.scale for edge in quantized.plan.edges}
     names = [m.name for m in quantized.modules() if isinstance(m, ActivationQuantizer) and m.name in scales]
     with torch.no_grad():

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from gracile import decompose, prune, surgery
 from gracile.decompose.applying import put
-from gracile.prune.walk import Calibration
+from gracile.observe import Calibration
 from gracile.records import Factored, JointPlan, Proof
 
 SMALLEST_WEIGHT = 1e-6  # of the largest: what the error of an output weighs at least

@@ -21,9 +21,8 @@ from gracile.decompose.forms.form import CONVOLUTIONS
 from gracile.decompose.options import Timer
 from gracile.errors import BadArgument, BudgetError
 from gracile.graph import capture, cost
-from gracile.observe import Outputs, divergence, outputs
+from gracile.observe import Calibration, Outputs, divergence, joined, outputs
 from gracile.prune.leave import left_layers
-from gracile.prune.walk import Calibration, joined
 from gracile.records import Bytes, Cost, DecomposePlan, JointPlan, JointTrial, Macs, Params, PrunePlan
 
 from .applying import apply

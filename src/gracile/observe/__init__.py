@@ -6,6 +6,11 @@ from .batches import DatasetBatches as DatasetBatches
 from .batches import as_batches as as_batches
 from .batches import batch_order as batch_order
 from .batches import holdout_indices as holdout_indices
+from .calibration import Batch as Batch
+from .calibration import Calibration as Calibration
+from .calibration import batches_of as batches_of
+from .calibration import chunks as chunks
+from .calibration import joined as joined
 from .devices import device_of as device_of
 from .divergence import Outputs as Outputs
 from .divergence import divergence as divergence

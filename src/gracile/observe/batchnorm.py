@@ -8,7 +8,7 @@ means).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -17,16 +17,15 @@ from torch import Tensor, nn
 from gracile.errors import BadArgument, NonFiniteError
 from gracile.graph import evaluating
 
-from .devices import device_of
+from .calibration import Calibration, batches_of
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
-Batch = Tensor | Sequence[Tensor]
 Moments = tuple[Tensor, Tensor, int]
 """Count-weighted sum of means, of second moments, and the count."""
 
 
 def reestimate_(
-    model: nn.Module, batches: Iterable[Batch], *, only: Collection[str] | None = None
+    model: nn.Module, batches: Calibration, *, only: Collection[str] | None = None
 ) -> tuple[str, ...]:
     """Set the running statistics of the model's batch norms to those of ``batches``, in place.
 
@@ -36,15 +35,15 @@ def reestimate_(
 
     Args:
         model: The model; nothing but the statistics changes.
-        batches: Inputs of the model, at least one batch; larger ones give better estimates. Several inputs
-            are a tuple, or a list as a ``DataLoader`` gives them; they go to the model's device.
+        batches: Inputs of the model; larger batches give better estimates. One tensor is cut into batches of
+            64; see :func:`gracile.observe.batches_of`.
         only: Dotted names of the norms to estimate; default, all that track statistics.
 
     Returns:
         Names of the norms whose statistics were set: those that ran.
 
     Raises:
-        BadArgument: There are no batches, or a norm has one value a channel in one of them.
+        BadArgument: There are no inputs, or a norm has one value a channel in one of the batches.
         NonFiniteError: A norm saw NaN or infinity.
 
     Example:
@@ -79,10 +78,9 @@ def reestimate_(
 
 
 @torch.no_grad()
-def _collect(model: nn.Module, norms: dict[str, BatchNorm], batches: Iterable[Batch]) -> dict[str, Moments]:
+def _collect(model: nn.Module, norms: dict[str, BatchNorm], batches: Calibration) -> dict[str, Moments]:
     seen: dict[str, Moments] = {}
     names = {m: name for name, m in norms.items()}
-    device = device_of(model)
 
     def note(module: nn.Module, args: tuple[Tensor, ...]) -> None:
         name = names[module]  # type: ignore[index]
@@ -97,18 +95,13 @@ def _collect(model: nn.Module, norms: dict[str, BatchNorm], batches: Iterable[Ba
         seen[name] = (total + x.sum(axes), square + x.square().sum(axes), before + count)
 
     handles = [m.register_forward_pre_hook(note) for m in norms.values()]
-    empty = True
     try:
         with evaluating(model), _by_batch(norms.values()):
-            for batch in batches:
-                empty = False
-                inputs = (batch,) if isinstance(batch, Tensor) else batch
-                model(*(x.to(device) for x in inputs))
+            for batch in batches_of(batches, model, argument="batches"):
+                model(*batch)
     finally:
         for handle in handles:
             handle.remove()
-    if empty:
-        raise BadArgument("batches", wanted="at least one batch of calibration inputs", found="none")
     return seen
 
 

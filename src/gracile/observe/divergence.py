@@ -9,9 +9,9 @@ from torch.utils._pytree import tree_leaves
 
 from gracile.graph import evaluating
 
+from .calibration import Batch
 from .devices import device_of
 
-Batch = tuple[Tensor, ...]
 Outputs = tuple[Tensor, ...]
 
 

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from gracile import surgery
 from gracile.errors import BadArgument
 from gracile.graph import capture, trace
+from gracile.observe import Calibration, chunks
 from gracile.observe.batchnorm import reestimate_
 from gracile.records import PrunePlan
 
 from .layers import KINDS, Kind
 from .repair.constants import add_, find_constants, hang_
 from .repair.reconstruct import MEMORY_BYTES, Projection, reconstruct_
-from .walk import Calibration, chunks
 
 BATCH = 128
 Carry = Literal["nearest", "exact"]

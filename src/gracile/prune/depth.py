@@ -19,13 +19,12 @@ from torch import Tensor, nn
 from gracile import surgery
 from gracile.errors import BadArgument, BudgetError
 from gracile.graph import cost
-from gracile.observe import Outputs, divergence, outputs
+from gracile.observe import Batch, Calibration, Outputs, chunks, divergence, outputs
 from gracile.observe.batchnorm import reestimate_
 from gracile.records import Branch, BranchPlan
 
 from .budgets import Macs, Params
 from .criteria.criterion import check_finite
-from .walk import Batch, Calibration, chunks
 
 BATCH = 128
 

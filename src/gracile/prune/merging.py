@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from gracile import surgery
 from gracile.errors import BadArgument
 from gracile.graph import Group, Provenance, capture, trace
+from gracile.observe import Calibration
 from gracile.records import Proof, PrunePlan, Skipped
 from gracile.surgery.reference import tensors_of
 from gracile.surgery.verify import Stage, difference, run
@@ -31,7 +32,6 @@ from .criteria.similarity import described
 from .leave import split_left
 from .planning import write_plan
 from .repair.reconstruct import reconstruct_
-from .walk import Calibration
 
 Clusters = Mapping[str, tuple[tuple[int, ...], ...]]
 """Per group, the units that become one; the first of each stays."""

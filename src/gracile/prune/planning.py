@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gracile import surgery
 from gracile.errors import BadArgument, NonFiniteError
 from gracile.graph import Group, Provenance, capture, trace
+from gracile.observe import Batch, Calibration, chunks
 from gracile.records import GroupPlan, PrunePlan, Skipped
 
 from .allocate import allocate
@@ -20,7 +21,6 @@ from .criteria.examples import Labelled, Loss, cross_entropy, labelled_chunks
 from .criteria.l1 import L1
 from .leave import split_left
 from .trunks import TrunkChoice, trunk_cuts
-from .walk import Batch, Calibration, chunks
 
 BATCH = 32
 PLAIN = L1()

@@ -2,81 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
-from gracile.errors import BadArgument, NonFiniteError
 from gracile.graph import Captured
-from gracile.observe import device_of
-
-Batch = tuple[Tensor, ...]
-Calibration = Tensor | Iterable[Tensor | Batch]
-"""Unlabelled inputs: one tensor (images along the first axis), or batches of them."""
-
-
-def joined(calibration: Calibration, model: nn.Module | None = None, *, takes: int | None = None) -> Batch:
-    """All calibration inputs as one batch.
-
-    Args:
-        calibration: Inputs of the model; batches may be tuples, or lists as a ``DataLoader`` gives them.
-        model: Where it lies, the inputs go.
-        takes: How many tensors the model takes, to compare with.
-
-    Raises:
-        BadArgument: There are none, or batches hold another number of tensors.
-        NonFiniteError: An input holds NaN.
-
-    Example:
-        >>> [x.tolist() for x in joined([[torch.zeros(1)], [torch.ones(2)]])]
-        [[0.0, 1.0, 1.0]]
-    """
-    parts = [calibration] if isinstance(calibration, Tensor) else calibration
-    batches = [(b,) if isinstance(b, Tensor) else tuple(b) for b in parts]
-    if not batches or not all(len(b) and len(b[0]) for b in batches):
-        raise BadArgument("calibration", wanted="at least one input", found="none")
-    if takes is not None and len(batches[0]) != takes:
-        raise BadArgument("calibration", wanted=f"batches of {takes} tensors, as the model's inputs",
-                          found=f"{len(batches[0])}", do="Labelled batches go to labelled=.")  # fmt: skip
-    whole = [torch.cat(part) for part in zip(*batches, strict=True)]
-    for x in whole:
-        bad = int(x.isnan().flatten(1).any(1).sum()) if x.dim() > 1 else int(x.isnan().sum())
-        if bad:
-            raise NonFiniteError(
-                "calibration",
-                wanted="numbers",
-                found=f"NaN in {bad} of {len(x)} inputs",
-                do="Leave these inputs out, or look at how they are normalised.",
-            )
-    return tuple(whole if model is None else [x.to(device_of(model)) for x in whole])
-
-
-def chunks(
-    calibration: Calibration, size: int, model: nn.Module | None = None, *, takes: int | None = None
-) -> tuple[Batch, ...]:
-    """Cut calibration inputs into batches of one size; what is left over stays out.
-
-    Args:
-        calibration: Inputs of the model.
-        size: Images a batch; fewer when there are not so many.
-        model: Where it lies, the batches go.
-        takes: How many tensors the model takes, to compare with.
-
-    Raises:
-        BadArgument: There are none, or batches hold another number of tensors.
-        NonFiniteError: An input holds NaN.
-
-    Example:
-        >>> [tuple(b[0].shape) for b in chunks(torch.zeros(7, 2), size=3)]
-        [(3, 2), (3, 2)]
-    """
-    whole = joined(calibration, model, takes=takes)
-    size = min(size, len(whole[0]))
-    count = len(whole[0]) // size
-    return tuple(tuple(x[i * size : (i + 1) * size] for x in whole) for i in range(count))
+from gracile.observe import Batch
 
 
 def _alive(nodes: Sequence[fx.Node]) -> set[fx.Node]:

@@ -1,54 +1,37 @@
-"""Calibration inputs in whatever form they come, as batches that a lowered graph runs on."""
+"""Calibration inputs as a lowered graph takes them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
-from gracile.errors import BadArgument
-from gracile.observe import device_of
-
-Batch = tuple[Tensor, ...]
-Calibration = Tensor | Iterable[Tensor | Sequence[Tensor]]
-"""Unlabelled inputs: one tensor (images along the first axis), or batches of them."""
-
-_AT_ONCE = 64  # images of a single tensor
+from gracile.observe import Batch, Calibration, batches_of, device_of
 
 
-def batches_of(calibration: Calibration, model: nn.Module, inputs: int = 1) -> Iterator[Batch]:
+def float32_batches(
+    calibration: Calibration, model: nn.Module, inputs: int = 1, *, argument: str = "calibration"
+) -> Iterator[Batch]:
     """Batches as tuples of tensors, where ``model`` lies and in float32.
 
     Args:
-        calibration: A single tensor is cut into batches of 64. Else each batch is a tensor, or a tuple or
-            list of one tensor for each input of the model, as a ``DataLoader`` gives it.
+        calibration: One tensor, or batches; see :func:`gracile.observe.batches_of`.
         model: What will be run on them.
         inputs: How many inputs it has.
+        argument: What errors call the inputs.
 
     Raises:
-        BadArgument: A batch is something else, or has more or fewer tensors.
+        BadArgument: There are none, a batch is something else, or has more or fewer tensors.
+        NonFiniteError: An input holds NaN.
 
     Example:
-        >>> data = torch.utils.data.TensorDataset(torch.zeros(3, 2))
-        >>> loader = torch.utils.data.DataLoader(data, batch_size=2)
-        >>> [tuple(x.shape) for (x,) in batches_of(loader, nn.Linear(2, 1))]
-        [(2, 2), (1, 2)]
+        >>> [x.dtype for (x,) in float32_batches(torch.zeros(3, 2).half(), nn.Linear(2, 1))]
+        [torch.float32]
     """
     where = device_of(model)
-    if isinstance(calibration, Tensor):
-        calibration = torch.split(calibration, _AT_ONCE)
-    for batch in calibration:
-        parts = (batch,) if isinstance(batch, Tensor) else tuple(batch)
-        kinds = [type(part).__name__ for part in parts]
-        if len(parts) != inputs or not all(isinstance(part, Tensor) for part in parts):
-            raise BadArgument(
-                "calibration",
-                wanted=f"batches of {inputs} tensor{'s' * (inputs != 1)}, one for each input of the model",
-                found=f"a {type(batch).__name__} of {', '.join(kinds) or 'nothing'}",
-                do="Leave labels out.",
-            )
-        yield tuple(settled(part, where) for part in parts)
+    for batch in batches_of(calibration, takes=inputs, argument=argument):
+        yield tuple(settled(x, where) for x in batch)
 
 
 def settled(x: Tensor, where: torch.device) -> Tensor:

@@ -7,7 +7,7 @@ Source: Krishnamoorthi, "Quantizing deep convolutional networks for efficient in
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from dataclasses import replace
 
 import torch
@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from gracile.errors import BadArgument
 from gracile.nn import QuantizedModel
+from gracile.observe import Calibration
 from gracile.records import QuantPlan
 
 from .activations import edge_grids
 from .bits import layer_bits
-from .calibration import Calibration, batches_of
+from .calibration import float32_batches
 from .data_free import believed_grids, round_without_data
 from .dynamic import dynamic_grids
 from .lower import lower
@@ -77,15 +78,17 @@ def ptq(
         >>> bool((quantized(images) - net(images)).abs().max() < 0.05)
         True
     """
-    batches = list(batches_of(() if calibration is None else calibration, model, len(inputs)))
     without = calibration is None and not scheme.dynamic
     rounding = scheme.rounding
     assert not isinstance(rounding, str)  # Scheme looks names up
     reads = rounding is None or rounding.needs_data
-    needed = not without and (not scheme.dynamic or reads or scheme.bias_correction)
-    if needed and not batches:
-        do = "Round to the nearest, without bias correction." if scheme.dynamic else ""
-        raise BadArgument("calibration", wanted="at least one batch", found="none", do=do)
+    none_given = calibration is None or (isinstance(calibration, Sized) and not len(calibration))
+    if scheme.dynamic and none_given and (reads or scheme.bias_correction):
+        raise BadArgument("calibration", wanted="at least one input", found="none",
+                          do="Round to the nearest, without bias correction.")  # fmt: skip
+    batches = []
+    if calibration is not None and not (scheme.dynamic and none_given):
+        batches = list(float32_batches(calibration, model, len(inputs)))
     if without:
         scheme = replace(scheme, weight_range=scheme.data_free.weight_range)
     graph = lower(model, inputs)

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 
 from gracile.errors import BadArgument, BudgetError
 from gracile.nn import QuantizedModel, QuantizedWeight
+from gracile.observe import Calibration
 from gracile.records import BitCurve, BitRaise, BitTrail, BitTry, QuantPlan, QuantSensitivity
 
 from .analysis.sensitivity import sensitivity as measure_sensitivity
 from .bits import Bits
-from .calibration import Calibration, batches_of
+from .calibration import float32_batches
 from .ptq import ptq
 from .rounding import LeastSquares
 from .scheme import Scheme
@@ -91,7 +92,7 @@ def ptq_within(
         raise BadArgument("drop", wanted="points of accuracy, at least 0", found=f"{drop=}")
     if evaluations < 3:
         raise BadArgument("evaluations", wanted="at least 3", found=f"{evaluations=}")
-    batches = list(batches_of(calibration, model, len(inputs)))
+    batches = list(float32_batches(calibration, model, len(inputs)))
     start = start if start.rounding is not None else replace(start, rounding=LeastSquares())
     reference = evaluate(model)
     judge = _Judge(

@@ -121,7 +121,7 @@ def test_any_network(name: str) -> None:
 
 
 def test_nothing_to_look_at_is_an_error() -> None:
-    with pytest.raises(BadArgument, match="at least one batch"):
+    with pytest.raises(BadArgument, match="at least one input"):
         noise(made(), [])
 
 

@@ -101,7 +101,7 @@ def test_curves_do_not_fall_where_bits_do() -> None:
 
 def test_wrong_use_is_an_error() -> None:
     model, inputs = net("plain")
-    with pytest.raises(BadArgument, match="at least one batch"):
+    with pytest.raises(BadArgument, match="at least one input"):
         quantize.sensitivity(model, inputs, [])
     with pytest.raises(BadArgument, match="numbers that fall"):
         quantize.sensitivity(model, inputs, [data()], bits=(2, 8))

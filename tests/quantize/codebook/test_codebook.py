@@ -128,7 +128,7 @@ def test_what_cannot_be_is_refused() -> None:
     for bits in (0, 9, 2.5):
         with pytest.raises(BadArgument, match="1 to 8"):
             quantize.codebook(model, inputs, bits)
-    with pytest.raises(BadArgument, match="at least one batch"):
+    with pytest.raises(BadArgument, match="at least one input"):
         quantize.codebook(model, inputs, 2, calibration=[])
     for wrong in ({"start": "best"}, {"bias_bits": 9}, {"layers": {"a": 0}}, {"rounds": 0}, {"damping": 0.0}):
         with pytest.raises(BadArgument):

@@ -69,7 +69,7 @@ def test_the_largest_sum_is_found_by_hand() -> None:
 def test_nothing_to_look_at_is_an_error() -> None:
     model, inputs = net("plain")
     quantized = ptq(model, inputs, [torch.randn(4, 3, 8, 8)], Scheme(rounding=Nearest()))
-    with pytest.raises(BadArgument, match="at least one batch"):
+    with pytest.raises(BadArgument, match="at least one input"):
         overflow_report(quantized, [])
     with pytest.raises(BadArgument, match="8 to 32 bits"):
         overflow_report(quantized, [torch.randn(4, 3, 8, 8)], bits=(40,))

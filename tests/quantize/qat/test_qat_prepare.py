@@ -246,7 +246,7 @@ def test_wrong_names_and_bits_are_refused() -> None:
         trained.set_bits("nothing*", weights=4)
     with pytest.raises(BadArgument, match="for LSQ"):
         trained.set_bits("conv1", weights=9)
-    with pytest.raises(BadArgument, match="at least one batch"):
+    with pytest.raises(BadArgument, match="at least one input"):
         prepare(blocks(), (images(1),), [])
     for wrong in ({"weights": "lsqq"}, {"batch_norm": "folded"}, {"weight_bits": 0}, {"sum_bits": 1}):
         with pytest.raises(BadArgument, match=next(iter(wrong))):

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from gracile.errors import NonFiniteError
 from gracile.graph import Group, Provenance, Slot
+from gracile.observe import Batch
 from gracile.surgery.reference import tensors_of
 
-from ..walk import Batch
 from .aggregation import Aggregation as Aggregation
 from .aggregation import aggregate, relative
 from .examples import Example, Loss, cross_entropy

@@ -12,8 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gracile.errors import BadArgument, UnsupportedOperation
 from gracile.graph import evaluating
-
-from ..walk import Batch, chunks
+from gracile.observe import Batch, chunks
 
 Example = tuple[Batch, Tensor]
 """Inputs of the model and their targets, one batch."""

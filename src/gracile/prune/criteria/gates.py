@@ -21,10 +21,10 @@ from torch import Tensor, fx
 from gracile.errors import BadArgument
 from gracile.graph import Captured, Group, Provenance, capture, trace
 from gracile.graph.rules import bound
+from gracile.observe import Batch
 from gracile.surgery.reference import arguments_of
 
 from ..layers import is_weighted
-from ..walk import Batch
 from .criterion import Scene
 from .examples import Example, logits, plain_attention, predicted
 

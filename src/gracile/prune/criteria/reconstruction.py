@@ -19,12 +19,13 @@ from torch import Tensor
 
 from gracile.errors import BadArgument
 from gracile.graph import Captured, Group, capture
+from gracile.observe import Batch
 from gracile.observe.gram import Gram
 from gracile.surgery.reference import tensors_of
 
 from ..layers import MAX_COLUMNS, Layer, affine, find_layers
 from ..repair.least_squares import ridge_of
-from ..walk import Batch, Walk
+from ..walk import Walk
 from .criterion import Scene, Scores
 from .elimination import Fitted, Reader, eliminate
 

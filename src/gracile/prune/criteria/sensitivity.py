@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from gracile import surgery
 from gracile.errors import BadArgument
 from gracile.graph import Group
-from gracile.observe import Outputs, divergence, outputs, raw_bytes
+from gracile.observe import Batch, Outputs, divergence, outputs, raw_bytes
 from gracile.records import (
     GroupSensitivity,
     PrunePlan,
@@ -32,7 +32,6 @@ from gracile.records import (
 )
 from gracile.surgery.reference import tensors_of
 
-from ..walk import Batch
 from .criterion import Criterion, Scene, Scores
 from .examples import logits
 from .l1 import L1

@@ -22,12 +22,13 @@ from torch import Tensor, fx, nn
 from gracile.errors import BadArgument, NonFiniteError, UnsupportedOperation
 from gracile.graph import Captured, capture, cost
 from gracile.graph.rules import RULES, bound, packet, rule_for
+from gracile.observe import Calibration, chunks
 from gracile.observe.gram import Gram, GroupedGram
 from gracile.records import PrunePlan
 from gracile.surgery.reference import tensors_of
 
 from ..layers import KINDS, MAX_COLUMNS, Kind, Layer, affine, find_layers, is_norm, own, part_of
-from ..walk import Calibration, Walk, chunks
+from ..walk import Walk
 from .least_squares import fit, ridge_of
 
 BATCH = 32

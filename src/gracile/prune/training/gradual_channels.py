@@ -15,14 +15,13 @@ from torch.optim import Optimizer
 
 from gracile import surgery
 from gracile.errors import BadArgument
-from gracile.observe import device_of
+from gracile.observe import Calibration, device_of, joined
 from gracile.records import PrunePlan, SparsityPoint, from_plain, to_plain
 
 from ..budgets import Budget, Bytes, Global, Macs, Milliseconds, Params, PerLayer, Widths
 from ..criteria.criterion import Criterion
 from ..masks.masks import plain_optimizer
 from ..planning import HALF, PLAIN, plan
-from ..walk import Calibration, joined
 from .schedules import Cubic, Pace, Schedule, share_at
 
 CUBIC = Cubic()

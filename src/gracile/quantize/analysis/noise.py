@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, fx
 from torch.utils._pytree import tree_leaves
 
-from gracile.errors import BadArgument
 from gracile.nn import ActivationQuantizer, QuantizedModel, QuantizedWeight
+from gracile.observe import Batch, Calibration
 from gracile.records import EdgeNoise, EdgeQuant, QuantNoise
 
-from ..calibration import Batch, Calibration, batches_of
+from ..calibration import float32_batches
 from ..lower import fetch
 from ..units import Units, find_units
 
@@ -55,7 +55,7 @@ def noise(quantized: QuantizedModel, batches: Calibration) -> QuantNoise:
     watched = _watched(quantized, units)
     images, output = 0, _Sums()
     with torch.no_grad():
-        for inputs in _slices(batches_of(batches, quantized, quantized.input_count)):
+        for inputs in _slices(float32_batches(batches, quantized, quantized.input_count, argument="batches")):
             images += len(inputs[0])
             exact = _Values(
                 quantized.float_graph, {_node(n) for n in [*watched, *_quantizer_names(quantized)]}
@@ -67,8 +67,6 @@ def noise(quantized: QuantizedModel, batches: Calibration) -> QuantNoise:
             own.run(*inputs)
             for name, sums in watched.items():
                 sums.update(exact.seen[_node(name)], own.found[name], free.seen[name])
-    if not images:
-        raise BadArgument("batches", wanted="at least one batch", found="none")
     rows = tuple(_row(quantized, units, name, sums) for name, sums in watched.items())
     return QuantNoise(images=images, edges=rows, output_db=output.db)
 

@@ -20,11 +20,11 @@ from torch import fx, nn
 
 from gracile.errors import BadArgument
 from gracile.nn import ActivationQuantizer, QuantizedBias, QuantizedModel, QuantizedWeight
-from gracile.observe import divergence, raw_bytes
+from gracile.observe import Batch, Calibration, divergence, raw_bytes
 from gracile.records import BitCurve, QuantSensitivity, atomic_bytes, from_json, to_json
 
 from ..bits import Bits
-from ..calibration import Batch, Calibration, batches_of
+from ..calibration import float32_batches
 from ..lower import numbers, value_of
 from ..ptq import ptq
 from ..rounding import Nearest
@@ -72,8 +72,8 @@ def sensitivity(
         >>> all(curve.at(2) > curve.at(8) for curve in table.weights)
         True
     """
-    batches = list(batches_of(calibration, model, len(inputs)))
-    _check(batches, bits, images)
+    batches = list(float32_batches(calibration, model, len(inputs)))
+    _check(bits, images)
     key = _key(model, batches, scheme, bits, images)
     if (kept := _read(cache, key)) is not None:
         return kept
@@ -112,9 +112,7 @@ def sensitivity(
     return table
 
 
-def _check(batches: list[Batch], bits: Sequence[int], images: int) -> None:
-    if not batches:
-        raise BadArgument("calibration", wanted="at least one batch", found="none")
+def _check(bits: Sequence[int], images: int) -> None:
     if not bits or list(bits) != sorted(set(bits), reverse=True):
         raise BadArgument("bits", wanted="numbers that fall, such as (8, 6, 4)", found=f"{tuple(bits)}")
     if images < 1:

@@ -19,9 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from gracile.errors import BadArgument, NonFiniteError
+from gracile.observe import Calibration
 from gracile.records import CodebookPlan, ParamCodebook, Skipped
 
-from ..calibration import Calibration, batches_of
+from ..calibration import float32_batches
 from ..lower import lower
 from ..rounding.least_squares import Inputs, watch_inputs
 from ..units import Layer, find_units
@@ -115,9 +116,7 @@ def codebook(
     units = find_units(graph)
     seen: dict[str, Inputs] = {}
     if calibration is not None:
-        batches = list(batches_of(calibration, model, len(inputs)))
-        if not batches:
-            raise BadArgument("calibration", wanted="at least one batch", found="none")
+        batches = list(float32_batches(calibration, model, len(inputs)))
         seen = watch_inputs(graph, units, batches, how.images)
     named = dict(model.named_parameters())
     found: dict[str, ParamCodebook] = {}

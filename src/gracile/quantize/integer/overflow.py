@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, fx
 
-from gracile.errors import BadArgument
 from gracile.nn import ActivationQuantizer, QuantizedModel
+from gracile.observe import Calibration
 from gracile.records import LayerAccumulator, OverflowReport
 
-from ..calibration import Calibration, batches_of
+from ..calibration import float32_batches
 from .accumulate import Accumulator, products
 from .forward import Integers, Stored
 
@@ -54,11 +54,9 @@ def overflow_report(
     runner = _Watch(quantized.network, widths)
     images = 0
     with torch.no_grad():
-        for inputs in batches_of(batches, quantized, quantized.input_count):
+        for inputs in float32_batches(batches, quantized, quantized.input_count, argument="batches"):
             runner.run(*inputs)
             images += len(inputs[0])
-    if not images:
-        raise BadArgument("batches", wanted="at least one batch", found="none")
     layers = tuple(
         LayerAccumulator(
             layer=layer,

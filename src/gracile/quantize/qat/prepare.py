@@ -10,13 +10,13 @@ from typing import TypeVar
 import torch
 from torch import Tensor, fx, nn
 
-from gracile.errors import BadArgument, UnsupportedOperation
-from gracile.observe import device_of
+from gracile.errors import UnsupportedOperation
+from gracile.observe import Calibration, device_of
 from gracile.records import EdgeQuant, Preparation, QuantPlan
 
 from ..activations import edge_grids
 from ..bits import layer_bits
-from ..calibration import Calibration, batches_of
+from ..calibration import float32_batches
 from ..graph_fold import fold_norms_
 from ..lower import argument, fetch, lower, op_name, per_axis, value_of
 from ..model import drop_unread, hang_behind
@@ -77,9 +77,7 @@ def prepare(
         True
     """
     scheme = scheme or QatScheme()
-    batches = list(batches_of(calibration, model, len(inputs)))
-    if not batches:
-        raise BadArgument("calibration", wanted="at least one batch", found="none")
+    batches = list(float32_batches(calibration, model, len(inputs)))
     graph = lower(model, inputs)
     folded = copy.deepcopy(graph)
     norms = fold_norms_(folded)
