@@ -120,7 +120,7 @@ def test_scores_that_are_no_numbers_do_not_choose(plain, inputs) -> None:
 
 def test_batches_with_labels_are_no_calibration(plain, inputs, data) -> None:
     loader = DataLoader(TensorDataset(data, torch.zeros(len(data))), batch_size=16)
-    with pytest.raises(BadArgument, match="wanted batches of 1 tensor, .*found a list of Tensor, Tensor"):
+    with pytest.raises(BadArgument, match=r"wanted batches of 1 tensor, .*found a list of Tensor, Tensor"):
         prune.plan(plain, inputs, criterion=prune.Activation(), calibration=loader)
 
 
