@@ -125,11 +125,17 @@ def run(parsed: argparse.Namespace) -> tuple[list[Row], list[dict[str, Any]]]:
         table.add_row(e["tool"], e["name"], f"{e['float']:.1f}", f"{e['accuracy']:.1f}",
                       f"{e['low']:+.1f} to {e['high']:+.1f}", f"{e['seconds'] / 60:.1f}")  # fmt: skip
     Console().print(table)
-    return [
-        Row(id=f"qat_beside.{e['name'].replace(':', '.')}.{e['tool']}.points_lost", value=-e["difference"],
-            unit="points", n=e["n"], spread=(-e["high"], -e["low"]))
-        for e in entries
-    ], entries  # fmt: skip
+    return [row for cell in parsed.cells for row in rows_of(cell, entries)], entries
+
+
+def rows_of(cell: str, entries: list[dict[str, Any]]) -> list[Row]:
+    """Points that our accuracy lies below Brevitas's; none where one of the two is missing."""
+    found = {e["tool"]: e for e in entries if e["name"] == cell}
+    if len(found) < 2:
+        return []
+    behind = found["brevitas"]["accuracy"] - found["gracile"]["accuracy"]
+    return [Row(id=f"qat_beside.{cell.replace(':', '.')}.points_behind_brevitas", value=behind, unit="points",
+                n=found["gracile"]["n"], must="<= 0")]  # fmt: skip
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

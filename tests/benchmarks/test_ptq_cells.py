@@ -101,3 +101,19 @@ def test_more_calibration_images_are_the_same_every_time() -> None:
     assert found.shape == (12, 3, 8, 8)
     assert not torch.equal(found[6:9], found[9:])
     assert torch.equal(found, ptq.varied(images, mirror=True, crops=2))
+
+
+def test_in_more_folds_every_picture_is_tested_once_by_what_did_not_see_it() -> None:
+    images, labels = torch.arange(10.0)[:, None], torch.arange(10)
+    halves = [TensorDataset(images[i::2], labels[i::2]) for i in (0, 1)]
+    folds = tuple((images[1 - i :: 2], DatasetBatches(half)) for i, half in enumerate(halves))
+    case = ptq.refolded(Case(name="x", model=nn.Identity(), folds=folds, batch=1), 4)
+    seen = []
+    for calibration, test in case.folds:
+        ((tested, wanted),) = test.batches(64)
+        assert torch.equal(tested[:, 0].long(), wanted)
+        assert sorted([*calibration[:, 0].tolist(), *tested[:, 0].tolist()]) == list(range(10))
+        seen += tested[:, 0].tolist()
+    assert sorted(seen) == list(range(10))
+    with pytest.raises(UsageError):
+        ptq.refolded(case, 1)
