@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -83,6 +84,20 @@ def test_every_moment(model: QatModel, data: Any) -> None:
     assert not torch.equal(watch.seen[1]["mean"], watch.seen[2]["mean"])
     assert torch.equal(watch.seen[2]["mean"], watch.seen[3]["mean"])
     assert history.best_epoch >= 3  # epochs of another network are never the best
+
+
+def test_compiled_steps_follow_the_phases(model: QatModel, data: Any) -> None:
+    """What is switched between epochs is compiled anew, so both trainings are one."""
+    torch._dynamo.reset()
+    plain = copy.deepcopy(model)
+    config = TuneConfig(epochs=4, lr=0.01, batch_size=16, bf16=False, holdout=0.25)
+    watches = Watch(), Watch()
+    fit(plain, data, config, hooks=[Phases(PLAN), watches[0]])
+    fit(model, data, replace(config, compile="aot_eager"), hooks=[Phases(PLAN), watches[1]])
+    for own, other in zip(watches[0].seen, watches[1].seen, strict=True):
+        assert (own["activations"], own["bits"]) == (other["activations"], other["bits"])
+        torch.testing.assert_close(own["mean"], other["mean"], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(plain.eval()(images()), model.eval()(images()), rtol=0.05, atol=0.05)
 
 
 def test_it_goes_on_after_an_interrupt(model: QatModel, data: Any, tmp_path: Any) -> None:
