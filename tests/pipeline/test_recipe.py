@@ -221,3 +221,12 @@ def test_channels_that_go_during_a_training_leave_no_masks() -> None:
     head = "name: a\nmodel: {spec: 'gracile:demo_net'}\ndata: {spec: digits}\nsteps:\n"
     gradual = "- {step: tune, epochs: 2, gradual: {budget: {macs: 0.5}}}\n"
     assert len(parse_recipe(f"{head}{gradual}- {{step: fuse}}\n").steps) == 2
+
+
+def test_aliases_repeat_but_do_not_multiply_without_end() -> None:
+    head = "name: a\nmodel: {spec: 'gracile:demo_net'}\ndata: {spec: digits}\nsteps:\n"
+    shared = head + "- &tune {step: tune, epochs: 1}\n"
+    assert [step.epochs for step in parse_recipe(f"{shared}- *tune\n").steps] == [1, 1]  # type: ignore[union-attr]
+    levels = "".join(f"x{i}: &x{i} [{', '.join([f'*x{i - 1}'] * 9)}]\n" for i in range(1, 40))
+    with pytest.raises(RecipeError, match=r"at most 100,000 values, found more, each alias counted"):
+        parse_recipe(f"{shared}x0: &x0 [1]\n{levels}")

@@ -13,6 +13,7 @@ from gracile.errors import RecipeError, did_you_mean
 
 Loc: TypeAlias = tuple[str | int, ...]
 
+_MOST = 100_000  # values of a recipe, each alias counted with all that it stands for
 _ENDLESS = "a value that holds itself, or very many levels"
 
 
@@ -120,6 +121,9 @@ class _Loader(yaml.SafeLoader):
 
 def _note_lines(node: yaml.Node, loc: Loc, lines: dict[Loc, int], file: str) -> None:
     lines.setdefault(loc, node.start_mark.line + 1)
+    if len(lines) > _MOST:
+        found = "more, each alias counted with all that it stands for"
+        raise RecipeError(f"{file}:{lines[loc]}", wanted=f"at most {_MOST:,} values", found=found)
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
             _note_lines(item, (*loc, index), lines, file)
