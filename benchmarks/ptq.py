@@ -3,7 +3,8 @@
 A cell is ``W4A4``: bits of weights and of what layers read, in all layers but the first and last, which have
 8, as sums have. ResNet-56 is calibrated on 1,024 unlabelled training images and tested on the 1,000 test
 images. EfficientNet-Lite0 is made twice, each time calibrated on one half of the 500 pictures of the ImageNet
-sample and tested on the other; ``--mirror`` adds the mirror image of each calibration image, ``--crops 2``
+sample and tested on the other, or with ``--folds 4`` four times, each time calibrated on three quarters and
+tested on the rest; ``--mirror`` adds the mirror image of each calibration image, ``--crops 2``
 two random parts of each, some of them mirrored, blown up to the same size. Settings are the library's
 defaults, unless ``--iterations``, ``--images``, ``--rate`` or ``--rounding`` say otherwise.
 
