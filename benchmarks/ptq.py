@@ -62,6 +62,8 @@ MUST = {
 
 def run(parsed: argparse.Namespace) -> tuple[list[Row], list[dict[str, Any]]]:
     """Every cell of every model."""
+    if parsed.crops < 0:
+        raise UsageError("--crops", wanted="at least 0", found=str(parsed.crops))
     cells = Cells(parsed.keep)
     entries = []
     for model in parsed.models:
@@ -95,7 +97,9 @@ def case_of(model: str, parsed: argparse.Namespace) -> Case:
         if parsed.held_out:
             raise UsageError("--held-out", wanted="resnet56", found=model, do="Its sample is all there is.")
         case = efficientnet_lite0(parsed.data_root)
-        return refolded(case, parsed.folds) if parsed.folds else case
+        return case if parsed.folds is None else refolded(case, parsed.folds)
+    if parsed.folds is not None:
+        raise UsageError("--folds", wanted="efficientnet_lite0", found=model, do="Name it by --models.")
     case = resnet56(parsed.data_root, CALIBRATION)
     if not parsed.held_out:
         return case
@@ -107,10 +111,10 @@ def case_of(model: str, parsed: argparse.Namespace) -> Case:
 
 def refolded(case: Case, count: int) -> Case:
     """The same pictures in ``count`` folds: each is tested once, after calibration on all other folds."""
-    if count < 2:
-        raise UsageError("--folds", wanted="at least 2", found=str(count))
     pairs = [pair for _, test in case.folds for pair in test.batches(CHUNK)]
     images, labels = (torch.cat(column) for column in zip(*pairs, strict=True))
+    if not 2 <= count <= len(images):
+        raise UsageError("--folds", wanted=f"2 to {len(images)}", found=str(count))
     place = torch.arange(len(images)) % count
     tests = [TensorDataset(images[place == i], labels[place == i]) for i in range(count)]
     return replace(case, folds=tuple((images[place != i], DatasetBatches(tests[i])) for i in range(count)))

@@ -115,5 +115,9 @@ def test_in_more_folds_every_picture_is_tested_once_by_what_did_not_see_it() -> 
         assert sorted([*calibration[:, 0].tolist(), *tested[:, 0].tolist()]) == list(range(10))
         seen += tested[:, 0].tolist()
     assert sorted(seen) == list(range(10))
-    with pytest.raises(UsageError):
-        ptq.refolded(case, 1)
+    for count in (0, 1, 11):
+        with pytest.raises(UsageError, match="--folds: wanted 2 to 10"):
+            ptq.refolded(case, count)
+    for words in (["--models", "resnet56", "--folds", "4"], ["--crops", "-1"]):
+        with pytest.raises(UsageError, match=words[-2]):
+            ptq.run(parsed(*words))

@@ -72,7 +72,7 @@ def test_no_data_is_refused(given: Calibration) -> None:
 
 @pytest.mark.parametrize(
     ("batch", "found"),
-    [([X, X], "a list of Tensor, Tensor"), ((), "a tuple of nothing"), ("x", "a str")],
+    [([X, X], "a list of Tensor, Tensor"), ((), "a tuple of nothing"), (3, "a int of int"), ("x", "a str")],
 )
 def test_what_the_model_does_not_take_is_refused(batch: Tensor, found: str) -> None:
     with pytest.raises(BadArgument, match=rf"batches of 1 tensor, .*{found}.*Leave labels out"):

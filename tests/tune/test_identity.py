@@ -174,6 +174,7 @@ def test_hooks_that_write_at_the_start_do_not_change_what_the_run_is(tmp_path: P
 def test_a_checkpoint_that_says_more_is_told_apart() -> None:
     assert difference({"lr": 0.1, "hook.tau": "1"}, {"lr": 0.1}) == "one that differs in hook.tau ('1')"
     assert difference({}, {"loss": "CrossEntropy"}) == "one that differs in loss (None)"
+    assert difference({"lr": 0.1}, {"lr": 0.1, "compile": None}) == "one that differs in compile (None)"
 
 
 def test_texts_hold_no_addresses_and_are_short() -> None:

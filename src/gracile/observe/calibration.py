@@ -49,7 +49,7 @@ def batches_of(
     parts = torch.split(calibration, AT_ONCE) if isinstance(calibration, Tensor) else calibration
     empty = True
     for part in parts:
-        batch = (part,) if isinstance(part, Tensor) else tuple(part)
+        batch = (part,) if not isinstance(part, Iterable) or isinstance(part, Tensor) else tuple(part)
         takes = max(1, len(batch)) if takes is None else takes
         if len(batch) != takes or not batch or not all(isinstance(x, Tensor) for x in batch):
             kinds = ", ".join(type(x).__name__ for x in batch) or "nothing"

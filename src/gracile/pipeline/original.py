@@ -15,7 +15,7 @@ from .health import check_activations
 from .measuring import answers
 from .recipe import MeasurePart
 from .state import Bench, Outcome, State
-from .steps.quantize import QuantizeStep, chunks
+from .steps.quantize import QuantizeStep
 
 ORIGINAL_FILE = "reference/original.onnx"
 INT8_FILE = "reference/int8-only.onnx"
@@ -75,7 +75,7 @@ def int8_file(state: State, bench: Bench, step: QuantizeStep, file: str, name: s
         return written(quantize.ptq(state.model, bench.inputs, None, step.scheme()), bench, file, name)
     folded = fold.apply(state.model, fold.plan(state.model, bench.inputs))
     images = bench.calibration(step.calibration)
-    quantized = quantize.ptq(folded, bench.inputs, chunks(images), step.scheme())
+    quantized = quantize.ptq(folded, bench.inputs, images, step.scheme())
     return written(quantized, bench, file, name)
 
 

@@ -82,13 +82,13 @@ def ptq(
     rounding = scheme.rounding
     assert not isinstance(rounding, str)  # Scheme looks names up
     reads = rounding is None or rounding.needs_data
-    none_given = calibration is None or (isinstance(calibration, Sized) and not len(calibration))
-    if scheme.dynamic and none_given and (reads or scheme.bias_correction):
+    given = () if calibration is None else calibration
+    empty = isinstance(given, Sized) and not len(given)
+    if scheme.dynamic and empty and (reads or scheme.bias_correction):
         raise BadArgument("calibration", wanted="at least one input", found="none",
                           do="Round to the nearest, without bias correction.")  # fmt: skip
-    batches = []
-    if calibration is not None and not (scheme.dynamic and none_given):
-        batches = list(float32_batches(calibration, model, len(inputs)))
+    spared = without or (scheme.dynamic and empty)
+    batches = [] if spared else list(float32_batches(given, model, len(inputs)))
     if without:
         scheme = replace(scheme, weight_range=scheme.data_free.weight_range)
     graph = lower(model, inputs)

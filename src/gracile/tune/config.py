@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from gracile.errors import BadArgument
@@ -85,7 +85,7 @@ class TuneConfig:
         _among("optimizer", self.optimizer, OPTIMIZERS)
         _among("schedule", self.schedule, SCHEDULES)
         if self.compile is not None:
-            _among("compile", self.compile, dict.fromkeys(BACKENDS))
+            _among("compile", self.compile, BACKENDS)
         whole = (("epochs", self.epochs), ("batch_size", self.batch_size), ("patience", self.patience))
         for name, count in whole:
             _need(count is None or count >= 1, name, "at least 1", count)
@@ -112,6 +112,6 @@ def _need(holds: bool, name: str, wanted: str, found: object) -> None:
         raise BadArgument(name, wanted=wanted, found=f"{name}={found!r}")
 
 
-def _among(name: str, found: str, known: Mapping[str, object]) -> None:
+def _among(name: str, found: str, known: Collection[str]) -> None:
     if found not in known:
         raise BadArgument(name, wanted=f"one of {', '.join(sorted(known))}", found=f"{name}={found!r}")

@@ -51,7 +51,8 @@ def difference(theirs: Identity, ours: Identity) -> str:
         >>> difference({"lr": 0.1, "seed": 0}, {"lr": 0.2, "seed": 0})
         'one that differs in lr (0.1)'
     """
-    names = [name for name in ours | theirs if theirs.get(name) != ours.get(name)]
+    both = theirs.keys() & ours.keys()
+    names = [name for name in ours | theirs if name not in both or theirs[name] != ours[name]]
     return "one that differs in " + ", ".join(f"{name} ({theirs.get(name)!r})" for name in names)
 
 

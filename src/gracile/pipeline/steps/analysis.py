@@ -25,7 +25,7 @@ LOOKED_AT = 64  # calibration images whose noise is measured
 def within(
     state: State,
     bench: Bench,
-    batches: list[Tensor],
+    calibration: Tensor,
     scheme: Scheme,
     *,
     drop: float,
@@ -40,7 +40,7 @@ def within(
     """
     from gracile import quantize
 
-    used = sum(len(batch) for batch in batches)
+    used = len(calibration)
     images, labels = bench.labelled(used + judged)
     if len(images) <= used:
         raise DataError(
@@ -53,7 +53,7 @@ def within(
     return quantize.ptq_within(
         state.model,
         bench.inputs,
-        batches,
+        calibration,
         evaluate,
         drop=drop,
         start=scheme,
@@ -79,15 +79,15 @@ def accuracy_on(images: Tensor, labels: Tensor) -> Callable[[nn.Module], float]:
 
 
 def looked_at(
-    quantized: QuantizedModel, state: State, bench: Bench, batches: list[Tensor], scheme: Scheme, curves: bool
+    quantized: QuantizedModel, state: State, bench: Bench, images: Tensor, scheme: Scheme, curves: bool
 ) -> dict[str, Any]:
     """Noise of the layers and, on demand, their sensitivity curves, as plain data for the report."""
     from gracile import quantize
 
-    found: dict[str, Any] = {"noise": to_plain(quantize.noise(quantized, batches[:1]))}
+    found: dict[str, Any] = {"noise": to_plain(quantize.noise(quantized, images[:LOOKED_AT]))}
     if curves:
         table = quantize.sensitivity(
-            state.model, bench.inputs, batches, scheme, cache=bench.out / CURVES,
+            state.model, bench.inputs, images, scheme, cache=bench.out / CURVES,
             on_try=lambda done, of: bench.tick("sensitivity", done, of),
         )  # fmt: skip
         found["bit_curves"] = to_plain(table)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from ..schema import Step
-from .quantize import chunks
 
 if TYPE_CHECKING:
     from gracile.quantize import Clustering
@@ -53,7 +52,7 @@ class CodebookStep(Step):
 
         from ..state import Outcome
 
-        images = chunks(bench.calibration(self.calibration)) if self.calibration else None
+        images = bench.calibration(self.calibration) if self.calibration else None
         model, plan = quantize.codebook(
             state.model, bench.inputs, self.bits, calibration=images, clustering=self.clustering(bench.seed)
         )

@@ -8,7 +8,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gracile.errors import BadArgument
 
-from .quantize import chunks
 from .training import facts, told
 from .tune import TuneStep
 
@@ -115,7 +114,7 @@ class QatStep(TuneStep):
         from ..state import Outcome
 
         images = bench.calibration(self.calibration)
-        model = qat.prepare(state.model, bench.inputs, chunks(images), self.scheme())
+        model = qat.prepare(state.model, bench.inputs, images, self.scheme())
         hooks: list[Hook] = [qat.Phases(self.phases())]
         if state.masks is not None:
             from gracile import prune

@@ -12,13 +12,9 @@ from gracile.records import to_plain
 from ..schema import Step
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from gracile.quantize import Rounding, Scheme
 
     from ..state import Bench, Outcome, State
-
-BATCH = 64  # calibration images at a time
 
 
 RescueName = Literal[
@@ -101,24 +97,24 @@ class QuantizeStep(Step):
         from .analysis import looked_at, told, within
 
         images = bench.calibration(self.calibration) if self.calibration else None
-        batches, scheme = None if images is None else chunks(images), self.scheme()
+        scheme = self.scheme()
         bits, detail = f"W{self.weight_bits}A{self.activation_bits}", {}
-        if self.at_most_lost is None or batches is None:
+        if self.at_most_lost is None or images is None:
             quantized = quantize.ptq(
                 state.model,
                 bench.inputs,
-                batches,
+                images,
                 scheme,
                 progress=lambda done, total: bench.tick("blocks", done, total),
             )
         else:
-            found = within(state, bench, batches, scheme, drop=self.at_most_lost, judged=self.judged,
+            found = within(state, bench, images, scheme, drop=self.at_most_lost, judged=self.judged,
                            evaluations=self.evaluations)  # fmt: skip
             quantized, bits = found.model, told(found.trail, self.judged)
             detail["trail"] = to_plain(found.trail)
         plan = quantized.plan
-        if batches is not None:
-            detail |= looked_at(quantized, state, bench, batches, scheme, self.sensitivity)
+        if images is not None:
+            detail |= looked_at(quantized, state, bench, images, scheme, self.sensitivity)
         return Outcome(
             state=replace(state, quant=plan, quantized=quantized),
             summary=f"{len(plan.weights)} layers at {bits}, {len(plan.skipped)} left in float",
@@ -178,8 +174,3 @@ class QuantizeStep(Step):
             found=f"{self.iterations} with rounding {self.rounding}",
             do="Leave iterations out, or name the rounding.",
         )
-
-
-def chunks(images: Tensor) -> list[Tensor]:
-    """Calibration images in batches that fit into memory."""
-    return [images[start : start + BATCH] for start in range(0, len(images), BATCH)]

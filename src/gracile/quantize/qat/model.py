@@ -148,7 +148,10 @@ class QatModel(nn.Module):
             name = names.get(mask.param, f"network.{mask.param}")
             if name not in held:
                 raise BadArgument(
-                    "masks", wanted=f"a parameter {mask.param} in the captured model", found="none"
+                    "masks",
+                    wanted=f"a parameter {mask.param} in the captured model",
+                    found="none",
+                    do="Give the masks that were made for the model that prepare was given.",
                 )
             entries.append(replace(mask, param=name))
         return replace(masks, masks=tuple(entries))
