@@ -114,7 +114,7 @@ def narrow(
     right_after = accuracy(small, bundle).percent
     config = tune.TuneConfig(
         epochs=arguments.epochs, lr=arguments.lr, seed=seed, augment=True,
-        warmup_epochs=0.2, bf16=not arguments.float32,
+        warmup_epochs=0.2, bf16=False if arguments.float32 else None,
     )  # fmt: skip
     loss = tune.Distillation(model, weight=arguments.distill, bf16=config.bf16) if arguments.distill else None
     examples = bundle.train if arguments.train_images is None else bundle.train.subset(

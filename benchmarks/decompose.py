@@ -97,7 +97,7 @@ def prepared(net: str, arguments: argparse.Namespace) -> tuple[data.DataBundle, 
         config = tune.TuneConfig(
             epochs=1, lr=chosen["lr"] / 10, optimizer="adamw", weight_decay=0.01,
             batch_size=chosen["batch_size"], augment=chosen["augment"], holdout=0.1,
-            bf16=not arguments.float32, seed=arguments.seed,
+            bf16=False if arguments.float32 else None, seed=arguments.seed,
         )  # fmt: skip
         return bundle, model, config
     bundle = data.load_data("cifar10", arguments.data_root)

@@ -46,7 +46,7 @@ class Cell:
     scope: str
     end: float
     distill: float
-    bf16: bool
+    bf16: bool | None
     train_images: int | None
     test_images: int | None
 
@@ -123,7 +123,7 @@ def cells_of(arguments: argparse.Namespace) -> list[Cell]:
             scope=arguments.scope,
             end=arguments.end,
             distill=arguments.distill,
-            bf16=not arguments.float32,
+            bf16=False if arguments.float32 else None,
             train_images=arguments.train_images,
             test_images=arguments.test_images,
         )

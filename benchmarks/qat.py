@@ -106,7 +106,8 @@ def trained(
     model = qat.prepare(start, inputs, images.split(CHUNK), scheme_of(cell, parsed))
     config = tune.TuneConfig(
         epochs=parsed.epochs, lr=parsed.lr, seed=parsed.seed, augment=True, weight_decay=parsed.decay,
-        warmup_epochs=0.1, bf16=not parsed.float32, compile="inductor" if parsed.compile else None,
+        warmup_epochs=0.1, bf16=False if parsed.float32 else None,
+        compile="inductor" if parsed.compile else None,
     )  # fmt: skip
     loss = (
         tune.Distillation(load().eval(), weight=parsed.distill, bf16=config.bf16) if parsed.distill else None

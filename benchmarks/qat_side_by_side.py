@@ -78,7 +78,7 @@ def by_brevitas(cell: str, bundle: DataBundle, parsed: argparse.Namespace) -> di
     model = of_brevitas(whole, weights, activations)
     config = tune.TuneConfig(
         epochs=parsed.epochs, lr=parsed.lr, seed=parsed.seed, augment=True, weight_decay=parsed.decay,
-        warmup_epochs=0.1, bf16=not parsed.float32,
+        warmup_epochs=0.1, bf16=False if parsed.float32 else None,
     )  # fmt: skip
     examples = bundle.train.subset(range(parsed.train_images)) if parsed.train_images else bundle.train
     loss = tune.Distillation(whole, weight=parsed.distill, bf16=config.bf16) if parsed.distill else None

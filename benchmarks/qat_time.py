@@ -3,7 +3,8 @@
 Networks take turns, round by round: float, fake quantization of weights and activations for each technique
 and each place of batch norm, and both float and the default under ``torch.compile`` (``--compile``; it needs
 a C++ compiler). A figure is the median over rounds of the ratio to float in the same round, with a 95 %
-interval of that median; forward, backward and an SGD step under bfloat16 autocast, random images.
+interval of that median; forward, backward and an SGD step, random images; under bfloat16 autocast
+where the processor has instructions for it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from rich.console import Console
@@ -24,7 +24,9 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from benchmarks.rows import Row, benchmark_main
-from gracile import zoo
+from gracile import measure, zoo
+from gracile.errors import UsageError
+from gracile.observe import bfloat16_autocast, fast_bfloat16
 from gracile.quantize import qat
 
 VARIANTS: dict[str, qat.QatScheme] = {
@@ -40,6 +42,7 @@ VARIANTS: dict[str, qat.QatScheme] = {
     },
 }
 
+FEWEST = 6  # rounds that an interval of 95 % takes
 MUST = {"default": "<= 3", "default_compiled": "<= 1.5"}
 """Bars of our own: nothing else in the project notices when a step becomes slower."""
 
@@ -49,7 +52,7 @@ def stepper(model: nn.Module, images: Tensor, labels: Tensor) -> Callable[[], No
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
 
     def step() -> None:
-        with torch.autocast("cpu", torch.bfloat16):
+        with bfloat16_autocast(images.device, None):
             outputs = model(images)
         F.cross_entropy(outputs.float(), labels).backward()
         optimizer.step()
@@ -58,16 +61,10 @@ def stepper(model: nn.Module, images: Tensor, labels: Tensor) -> Callable[[], No
     return step
 
 
-def median_interval(values: list[float], draws: int = 2000) -> tuple[float, float]:
-    """95 % bootstrap interval of the median."""
-    chance = np.random.default_rng(0)
-    picked = chance.choice(values, (draws, len(values)))
-    low, high = np.quantile(np.median(picked, 1), [0.025, 0.975])
-    return float(low), float(high)
-
-
 def run(parsed: argparse.Namespace) -> tuple[list[Row], list[dict[str, Any]]]:
     """Time every network in turns."""
+    if parsed.runs < FEWEST:
+        raise UsageError("--runs", wanted=f"at least {FEWEST}, for an interval", found=str(parsed.runs))
     weights = Path(parsed.data_root) / "weights" / "cifar10_resnet20.safetensors"
     images = torch.randn(parsed.batch, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(parsed.batch) % 10
@@ -94,10 +91,11 @@ def run(parsed: argparse.Namespace) -> tuple[list[Row], list[dict[str, Any]]]:
     rows, details = [], []
     for name, taken in seconds.items():
         ratios = [own / plain for own, plain in zip(taken, seconds["float"], strict=True)]
-        ratio, (low, high) = statistics.median(ratios), median_interval(ratios)
+        ratio, low, high = measure.median_ci(ratios)
         details.append({
             "network": name, "times_float": ratio, "low": low, "high": high, "n": parsed.runs,
             "median_s": statistics.median(taken), "threads": torch.get_num_threads(),
+            "bf16": fast_bfloat16(images.device),
         })  # fmt: skip
         if name in MUST:
             rows.append(Row(id=f"qat.resnet20.step_time.{name}", value=ratio, unit="x", n=parsed.runs,

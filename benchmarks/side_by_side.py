@@ -115,7 +115,7 @@ def examples(bundle: data.DataBundle, arguments: argparse.Namespace) -> Any:
 def config(lr: float, epochs: int, arguments: argparse.Namespace) -> tune.TuneConfig:
     """The same for every tool."""
     return tune.TuneConfig(lr=lr, epochs=epochs, weight_decay=5e-4, warmup_epochs=0.2, augment=True,
-                           bf16=not arguments.float32, seed=arguments.seed)  # fmt: skip
+                           bf16=False if arguments.float32 else None, seed=arguments.seed)  # fmt: skip
 
 
 def parameters(model: nn.Module) -> int:

@@ -55,7 +55,7 @@ def config(task: str, arguments: argparse.Namespace, *, tuning: bool) -> tune.Tu
         batch_size=chosen["batch_size"],
         augment=chosen["augment"],
         holdout=0.1,
-        bf16=not arguments.float32,
+        bf16=False if arguments.float32 else None,
         seed=arguments.seed,
     )
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from gracile.errors import BadArgument, NonFiniteError, StorageError
-from gracile.observe import DatasetBatches
-from gracile.tune import EpochRecord, Hook, TuneConfig, fit, learning_rate
+from gracile.observe import DatasetBatches, devices
+from gracile.tune import EpochRecord, Hook, TuneConfig, fit, learning_rate, session
 
 CONFIG = TuneConfig(epochs=4, lr=0.05, batch_size=16, bf16=False, holdout=0.25)
 
@@ -71,6 +71,21 @@ def test_it_learns_and_leaves_modes_as_they_were() -> None:
 def test_bfloat16_learns_too() -> None:
     history = fit(_net(dropout=0.0), _examples(256), replace(CONFIG, epochs=12, lr=0.1, bf16=True))
     assert history.best.train_accuracy > 75
+    assert history.bf16
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_without_a_word_it_trains_in_bfloat16_where_that_is_fast(
+    monkeypatch: pytest.MonkeyPatch, fast: bool
+) -> None:
+    for module in (devices, session):
+        monkeypatch.setattr(module, "fast_bfloat16", lambda device: fast)
+    seen: set[torch.dtype] = set()
+    net = _net(dropout=0.0)
+    net.register_forward_hook(lambda module, given, found: seen.add(found.dtype))
+    history = fit(net, _examples(64), replace(CONFIG, epochs=1, bf16=None))
+    assert history.bf16 == fast
+    assert seen == {torch.bfloat16 if fast else torch.float32}
 
 
 def test_it_is_the_loop_one_would_write() -> None:

@@ -11,7 +11,9 @@ from .calibration import Calibration as Calibration
 from .calibration import batches_of as batches_of
 from .calibration import chunks as chunks
 from .calibration import joined as joined
+from .devices import bfloat16_autocast as bfloat16_autocast
 from .devices import device_of as device_of
+from .devices import fast_bfloat16 as fast_bfloat16
 from .divergence import Outputs as Outputs
 from .divergence import divergence as divergence
 from .divergence import outputs as outputs

@@ -1,7 +1,8 @@
-"""Where a model lies, and what has to follow it there."""
+"""Where a model lies, and in what numbers that place computes fast."""
 
 from __future__ import annotations
 
+import platform
 from itertools import chain
 
 import torch
@@ -17,3 +18,32 @@ def device_of(model: nn.Module) -> torch.device:
     """
     held = next(chain(model.parameters(), model.buffers()), None)
     return torch.device("cpu") if held is None else held.device
+
+
+def fast_bfloat16(device: torch.device) -> bool:
+    """Whether ``device`` has instructions for bfloat16: AVX-512 BF16 or AMX, those of ARM, or a GPU's.
+
+    Elsewhere PyTorch computes the same numbers many times slower than in float32.
+
+    Example:
+        >>> fast_bfloat16(torch.device("meta"))
+        False
+    """
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type != "cpu":
+        return False
+    if platform.machine().lower() in ("x86_64", "amd64"):  # oneDNN says yes to any AVX-512, and emulates
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def bfloat16_autocast(device: torch.device, wanted: bool | None) -> torch.autocast:
+    """Autocast in bfloat16 as ``wanted``; None: where it is fast.
+
+    Example:
+        >>> with bfloat16_autocast(torch.device("cpu"), True):
+        ...     nn.Linear(2, 1)(torch.zeros(1, 2)).dtype
+        torch.bfloat16
+    """
+    return torch.autocast(device.type, torch.bfloat16, fast_bfloat16(device) if wanted is None else wanted)

@@ -40,9 +40,10 @@ class TuneConfig:
         holdout: Share of the training examples held out to choose the epoch, from 0 up to but without 1. The
             test data are never used for that.
         patience: Stop after this many epochs without a better held-out accuracy; None never stops early.
-        bf16: Run forward and backward passes in bfloat16 where autocast finds it safe. On a processor with
-            AVX-512 BF16 this took half the time of float32 on ResNet-56; without such instructions it is
-            slower.
+        bf16: Run forward and backward passes in bfloat16 where autocast finds it safe; None: where the
+            device has instructions for it (:func:`gracile.observe.fast_bfloat16`). On a processor with
+            AVX-512 BF16 this took half the time of float32 on ResNet-56; on one without it, ten times
+            as long and more.
         compile: Backend of ``torch.compile`` that runs the training steps: ``inductor`` writes code of its
             own (on a CPU with a C++ compiler) and takes a minute or so before the first step; it pays for
             networks of many small operations, as quantization-aware training has. ``aot_eager`` compiles
@@ -76,7 +77,7 @@ class TuneConfig:
     ema_decay: float | None = None
     holdout: float = 0.05
     patience: int | None = None
-    bf16: bool = True
+    bf16: bool | None = None
     compile: str | None = None
     augment: bool = False
     seed: int = 0

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from gracile.errors import BadArgument
 from gracile.graph import evaluating
+from gracile.observe import bfloat16_autocast
 
 from .loss import CrossEntropy
 
@@ -32,7 +33,7 @@ class Distillation:
         temperature: ``T``, above 0.
         weight: ``w``, from 0 to 1.
         label_smoothing: Of the first term, as in :class:`~gracile.tune.CrossEntropy`.
-        bf16: Run the teacher under bfloat16 autocast.
+        bf16: Run the teacher under bfloat16 autocast; None: where the device computes it fast.
 
     Raises:
         BadArgument: Temperature or weight lie outside their range, or the teacher gives other outputs.
@@ -52,7 +53,7 @@ class Distillation:
         temperature: float = 4.0,
         weight: float = 0.5,
         label_smoothing: float = 0.0,
-        bf16: bool = False,
+        bf16: bool | None = False,
     ) -> None:
         if not temperature > 0:
             raise BadArgument("temperature", wanted="above 0", found=f"{temperature=}")
@@ -88,12 +89,11 @@ class Distillation:
         return {**settings, "bf16": self.bf16, **self.hard.identity()}
 
     def _taught(self, images: Tensor) -> Tensor:
-        kind = images.device.type
         self.teacher.to(images.device)
         with (
             evaluating(self.teacher),
             torch.no_grad(),
-            torch.autocast(kind, torch.bfloat16, enabled=self.bf16),
+            bfloat16_autocast(images.device, self.bf16),
         ):
             taught: Tensor = self.teacher(images)
         return taught.float()

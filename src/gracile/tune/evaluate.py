@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gracile.graph import evaluating
-from gracile.observe import device_of
+from gracile.observe import bfloat16_autocast, device_of
 
 from .loss import CrossEntropy, Loss
 
@@ -28,7 +28,7 @@ def evaluate(
     batches: Iterable[tuple[Tensor, Tensor]],
     *,
     loss: Loss | None = None,
-    bf16: bool = False,
+    bf16: bool | None = False,
 ) -> Score:
     """Judge ``model`` in evaluation mode; its mode is put back afterwards.
 
@@ -36,7 +36,7 @@ def evaluate(
         model: Gives ``(batch, classes)``.
         batches: Images and labels.
         loss: Default: cross entropy without smoothing.
-        bf16: Run under bfloat16 autocast, as training did.
+        bf16: Run under bfloat16 autocast, as training did; None: where the device computes it fast.
 
     Returns:
         The score; loss and accuracy are NaN when there are no examples.
@@ -52,7 +52,7 @@ def evaluate(
     with evaluating(model), torch.no_grad():
         for images, labels in batches:
             images, labels = images.to(device), labels.to(device)
-            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            with bfloat16_autocast(device, bf16):
                 outputs = model(images)
             total += loss(outputs, labels, images).item() * len(labels)
             right += int((outputs.argmax(1) == labels).sum())

@@ -27,7 +27,8 @@ class EpochRecord:
 class History:
     """A whole run. ``best_epoch`` counts from 1 and names the epoch whose weights were kept.
 
-    ``resumed_after`` is the number of epochs that an earlier, interrupted call had done.
+    ``resumed_after`` is the number of epochs that an earlier, interrupted call had done; ``bf16`` whether
+    passes ran in bfloat16.
     """
 
     epochs: tuple[EpochRecord, ...]
@@ -35,6 +36,7 @@ class History:
     stopped_early: bool = False
     holdout_size: int = 0
     resumed_after: int = 0
+    bf16: bool = False
 
     @property
     def best(self) -> EpochRecord:

@@ -13,6 +13,7 @@ from accelerate.utils import broadcast
 from torch import Tensor, nn
 
 from gracile.errors import NonFiniteError, StorageError
+from gracile.observe import bfloat16_autocast, fast_bfloat16
 
 from .checkpoint import Checkpoint, State, copy_state, load_checkpoint, save_checkpoint
 from .compiled import compiled
@@ -96,6 +97,7 @@ class Session:
             stopped_early=self.stopped_early,
             holdout_size=self.source.held_size,
             resumed_after=self.resumed_after,
+            bf16=fast_bfloat16(self._where) if self.config.bf16 is None else self.config.bf16,
         )
 
     def run_epoch(self, advance: Advance) -> EpochRecord:
@@ -181,7 +183,7 @@ class Session:
         images, labels = images.to(self._where), labels.to(self._where)
         for hook in self.hooks:
             hook.on_step_begin(self.model, self.optimizer, step=self.step, epoch=epoch)
-        with torch.autocast(self._where.type, torch.bfloat16, enabled=self.config.bf16):
+        with bfloat16_autocast(self._where, self.config.bf16):
             outputs = self.forward(images)
         loss = self.loss(outputs, labels, images)
         value = loss.item()

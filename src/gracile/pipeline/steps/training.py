@@ -56,8 +56,9 @@ class TrainingStep(Step):
     """Share of the training images held out to choose the best epoch; test images are never used for that."""
     patience: int | None = Field(default=None, ge=1)
     """Stop after so many epochs without progress on the held-out images."""
-    bf16: bool = True
-    """bfloat16 autocast: about twice as fast on processors that have it, slower on others."""
+    bf16: bool | None = None
+    """bfloat16 autocast: twice as fast on processors that have it, many times slower on others; when empty,
+    on where it is fast."""
     compile: Literal["inductor", "aot_eager"] | None = None
     """Run training steps through ``torch.compile`` (on a CPU it needs a C++ compiler)."""
     augment: bool = False
@@ -205,6 +206,7 @@ def facts(history: History, images: int) -> dict[str, Any]:
         "holdout_size": history.holdout_size,
         "train_images": images,
         "resumed_after": history.resumed_after,
+        "bf16": history.bf16,
     }
 
 

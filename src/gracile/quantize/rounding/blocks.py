@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from gracile.errors import BadArgument
+from gracile.observe import bfloat16_autocast
 from gracile.records import EdgeQuant, QuantPlan
 
 from ..lower import fetch
@@ -57,7 +58,7 @@ class Blocks:
         spring: What draws a weight that rounds straight through back to its integer, as a multiple of the
             curvature of the error along it: with 1, a gradient moves the integer by one only if that lowers
             the error; with 0 all gradients do.
-        bf16: Convolve in bfloat16 while learning.
+        bf16: Convolve in bfloat16 while learning; None: where the device has instructions for it.
         seed: Of the choice of images and values.
         start: Rounding that learning starts from, and that 8-bit blocks keep.
         progress: Called with the number of blocks that are done, and of all.
@@ -76,7 +77,7 @@ class Blocks:
     layers: int = 4
     rate: float = 0.02
     spring: float = 1.0
-    bf16: bool = True
+    bf16: bool | None = None
     seed: int = 0
     start: Rounding = field(default_factory=LeastSquares)
     progress: Callable[[int, int], None] | None = field(default=None, compare=False, repr=False)
@@ -289,8 +290,8 @@ class _Lesson:
             return weight, layer.bias
 
         weights = {name: (lambda layer=layer: weights_of(layer)) for name, layer in self.layers.items()}
-        device = next(iter(values.values())).device.type
-        with torch.autocast(device, torch.bfloat16, enabled=self.settings.bf16):
+        device = next(iter(values.values())).device
+        with bfloat16_autocast(device, self.settings.bf16):
             found = self.run_.replay.block(
                 self.block, values, weights, lambda name, x: self.edges[name](x, drop, self.run_.random)
             )
