@@ -144,7 +144,7 @@ def made_and_timed(case: Case, images: Tensor, stem: Path) -> tuple[dict[str, Pa
     return files, seconds
 
 
-def by_quantize_static(prepared: Path, images: Tensor, file: Path) -> None:
+def by_quantize_static(prepared: Path, images: Tensor, file: Path, *, reduce_range: bool = False) -> None:
     """ONNX Runtime's own quantization of a prepared float file."""
     quantize_static(
         str(prepared),
@@ -154,6 +154,7 @@ def by_quantize_static(prepared: Path, images: Tensor, file: Path) -> None:
         per_channel=True,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
+        reduce_range=reduce_range,
     )
 
 

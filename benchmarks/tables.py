@@ -19,7 +19,8 @@ TOPICS: dict[str, tuple[str, ...]] = {
         "side_by_side", "theory", "throughput", "influence",
     ),
     "Quantization without training": (
-        "ptq", "data_free", "pruned_bits", "execution", "archive", "quant_side_by_side", "ranges",
+        "ptq", "data_free", "pruned_bits", "execution", "archive", "quant_side_by_side", "saturation",
+        "ranges",
     ),
     "Quantization-aware training": ("qat", "qat_time", "qat_side_by_side", "lsq_start"),
     "Decomposition and folding": ("joint", "factors", "decompose", "folding"),

@@ -7,15 +7,21 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers share the cores; read when torch loads
 
+import onnx
+import onnxruntime
 import pytest
 import torch
 from hypothesis import settings
+
+from gracile import export
+from gracile.observe import lacks_vnni
+from gracile.quantize import reduced_range
 
 settings.register_profile("shared machine", deadline=None)  # others' work must not fail an example
 settings.load_profile("shared machine")
@@ -24,6 +30,36 @@ settings.load_profile("shared machine")
 @pytest.fixture(autouse=True)
 def _same_random_numbers() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _as_with_vnni() -> Iterator[None]:
+    """Tests see the same integers on every processor: the full range of 8 bits, and whole sums."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reduced_range, "lacks_vnni", lambda: False)
+        if lacks_vnni():
+            patch.setattr(onnxruntime, "InferenceSession", _WholeSums)
+        yield
+
+
+@pytest.fixture
+def this_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a test that wants the processor as it is."""
+    monkeypatch.setattr(reduced_range, "lacks_vnni", lacks_vnni)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", _Session)
+
+
+_Session = onnxruntime.InferenceSession
+
+
+class _WholeSums(_Session):  # type: ignore[misc]
+    """Adds 8-bit products in 32 bits where they would be added in pairs of 16."""
+
+    def __init__(self, model: Any, *rest: Any, **named: Any) -> None:
+        proto = onnx.load_from_string(model) if isinstance(model, bytes) else onnx.load(model)
+        if export.unsigned_weights(proto):
+            model = proto.SerializeToString()
+        super().__init__(model, *rest, **named)
 
 
 @pytest.fixture(scope="session")

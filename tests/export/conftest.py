@@ -18,6 +18,8 @@ from gracile.testing import net
 SCHEMES = {
     "plain": Scheme(weight_range="minmax", activation_range="minmax", rounding=Nearest()),
     "default": Scheme(),
+    "reduced": Scheme(reduce_range=True),
+    "large": Scheme(weight_range="minmax", rounding=Nearest(), reduce_range=False),
     "symmetric": Scheme(activation_symmetric=True, weight_range="minmax", activation_range="minmax"),
     "per tensor": Scheme(weight_granularity=PerTensor(), weight_range="minmax", activation_range="minmax"),
     "w4a4": Scheme(weight_bits=4, activation_bits=4, ends=Bits(), rounding=Nearest()),

@@ -14,9 +14,16 @@ from torch import Tensor, nn
 from gracile import export
 from gracile.errors import BadArgument, ExportError
 from gracile.nn import ActivationQuantizer, QuantizedModel
+from gracile.observe import lacks_vnni
 from gracile.testing import net
 
 Export = Callable[..., tuple[nn.Module, tuple[Tensor, ...], Path]]
+
+
+def _need_openvino() -> None:
+    pytest.importorskip("openvino")
+    if lacks_vnni():
+        pytest.skip("OpenVINO's AVX2 kernel of strided 1x1 convolutions gives other numbers at each call")
 
 
 @pytest.mark.parametrize(
@@ -47,7 +54,7 @@ def test_within_one_step_everywhere(name: str, scheme: str, exported: Export) ->
 
 
 def test_openvino_is_compared_layer_by_layer_too(exported: Export) -> None:
-    pytest.importorskip("openvino")
+    _need_openvino()
     quantized, _, path = exported("residual", "four bits")
     x = torch.randn(6, 3, 8, 8)
     rows = export.parity(quantized, path, x, runtime="openvino")
@@ -61,7 +68,7 @@ def test_few_bits_run_in_integers_and_give_the_simulations_output(
     scheme: str, runtime: str, exported: Export
 ) -> None:
     if runtime == "openvino":
-        pytest.importorskip("openvino")
+        _need_openvino()
     quantized, _, path = exported("residual", scheme)
     layers = [row for row in export.kernels(path, runtime=runtime) if row["bits"] is not None]
     assert {row["bits"] for row in layers} == {int(scheme[1])}
@@ -83,7 +90,7 @@ def test_an_unknown_runtime_is_refused(exported: Export) -> None:
 @pytest.mark.parametrize("runtime", ["ort", "openvino"])
 def test_the_layer_that_differs_is_named(runtime: str, exported: Export, tmp_path: Path) -> None:
     """A weight is changed in the file: that layer and no other parts from the simulation."""
-    quantized, _, whole = exported("residual")
+    quantized, _, whole = exported("residual", "reduced")
     path = tmp_path / "m.onnx"
     proto = onnx.load(whole)
     node = next(n for n in proto.graph.node if n.name == "conv2")
@@ -92,7 +99,7 @@ def test_the_layer_that_differs_is_named(runtime: str, exported: Export, tmp_pat
     stored.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(stored), stored.name))
     onnx.save(proto, path)
     if runtime == "openvino":
-        pytest.importorskip("openvino")
+        _need_openvino()
     rows = export.parity(quantized, path, torch.randn(6, 3, 8, 8), runtime=runtime)
     apart = [row["layer"] for row in rows if row["max_steps"] > 1]
     assert apart == [export.first_apart(rows)] == ["conv2d_2"]

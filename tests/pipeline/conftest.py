@@ -37,7 +37,7 @@ steps:
 - {step: prune, budget: {macs: 0.6}, calibration: 64}
 - {step: tune, epochs: 2, lr: 0.01, batch_size: 32, train_images: 128, bf16: false}
 - {step: fold}
-- {step: quantize, calibration: 64}
+- {step: quantize, calibration: 64, reduce_range: true}
 - {step: export}
 measure: {runtimes: [torch, ort], batches: [1, 4], runs: 6, threads: 1, test_images: 100}
 """

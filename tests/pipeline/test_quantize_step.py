@@ -88,11 +88,26 @@ def test_an_export_says_what_its_target_makes_of_few_bits(target: str, net: nn.M
         pytest.importorskip("openvino")
     notes: list[str] = []
     heard = Bench(**{**vars(bench), "note": notes.append})
-    few = QuantizeStep.model_validate({"calibration": 64, "rounding": "nearest", "weight_bits": 4})
-    state = few.run(State(model=net), heard).state
+    few = {"calibration": 64, "rounding": "nearest", "weight_bits": 4, "reduce_range": True}
+    state = QuantizeStep.model_validate(few).run(State(model=net), heard).state
     outcome = ExportStep.model_validate({"target": target}).run(state, heard)
     assert "3 of 3 quantized layers run in integers" in outcome.summary
     assert len(outcome.detail["parity"]) == 4
     (remark,) = outcome.detail["remarks"]
     assert "the fewer bits of 1 of 3 layers make this file neither faster nor smaller" in remark
     assert notes == [remark]
+
+
+def test_an_export_says_where_its_file_may_overflow(net: nn.Module, bench: Bench) -> None:
+    full, half = (
+        QuantizeStep.model_validate({"calibration": 64, "reduce_range": value}).run(State(model=net), bench)
+        for value in (False, True)
+    )
+    assert (full.detail["reduce_range"], half.detail["reduce_range"]) == (False, True)
+    export = ExportStep.model_validate({})
+    (remark,) = export.run(full.state, bench).detail["remarks"]
+    assert "may overflow in " in remark
+    assert export.run(half.state, bench).detail["remarks"] == []
+    unsigned = ExportStep.model_validate({"weights": "uint8"}).run(full.state, bench)
+    assert unsigned.detail["remarks"] == []
+    assert "3 of 3 quantized layers run in integers" in unsigned.summary

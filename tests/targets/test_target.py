@@ -93,6 +93,16 @@ def test_what_a_target_cannot_do_is_said() -> None:
     )
 
 
+def test_what_may_overflow_is_said_where_products_are_added_in_pairs() -> None:
+    ort, openvino, torch = (TARGETS[name] for name in ("onnxruntime-cpu", "openvino-cpu", "torch-cpu"))
+    for target in (ort, openvino):
+        (text,) = target.remarks([(8, 8), (8, 8)], overflowing=1)
+        assert "may overflow in 1 of 2 layers" in text
+        assert "reduce_range" in text
+    assert "no integer kernels" in torch.remarks([(8, 8)], overflowing=1)[0]
+    assert ort.remarks([(8, 8)], IntegerFormat(activation="uint8", weight="uint8"), overflowing=1) == ()
+
+
 def test_the_encoding_of_a_target_is_what_it_runs_best() -> None:
     for target in TARGETS.values():
         assert target.encoding is (target.integers[0] if target.integers else None)

@@ -9,3 +9,4 @@ from .onnx_file import onnx as onnx
 from .parity import first_apart as first_apart
 from .parity import output_steps as output_steps
 from .parity import parity as parity
+from .unsigned_weights import unsigned_weights as unsigned_weights

@@ -16,13 +16,14 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from typing import Literal
 
 import torch
 from onnx import ModelProto, NodeProto, checker
 from torch import Tensor, nn
 from torch.export import Dim
 
-from gracile.errors import ExportError
+from gracile.errors import BadArgument, ExportError
 from gracile.graph import evaluating
 from gracile.nn import DynamicQuantizer, QuantizedModel, QuantizedWeight
 from gracile.nn.quantizers import NAME_KEY
@@ -31,6 +32,7 @@ from gracile.records import Artifact, atomic_write, sha256
 from .dynamic_layers import dynamic_layers
 from .merge_pads import merge_pads
 from .strided_shortcuts import strided_shortcuts
+from .unsigned_weights import unsigned_weights
 
 LAYERS_KEY = "gracile.layers"
 """Model metadata: JSON of layer (node name) to weight bits asked for."""
@@ -44,7 +46,12 @@ _LAYER_OPS = ("Conv", "Gemm", "MatMul", "ConvTranspose", "ConvInteger", "MatMulI
 
 
 def onnx(
-    model: nn.Module, inputs: tuple[Tensor, ...], path: Path | str, *, dynamic_batch: bool = True
+    model: nn.Module,
+    inputs: tuple[Tensor, ...],
+    path: Path | str,
+    *,
+    dynamic_batch: bool = True,
+    weights: Literal["int8", "uint8"] = "int8",
 ) -> Artifact:
     """Write ``model`` to ``path``, checked by ONNX, wholly or not at all.
 
@@ -53,11 +60,14 @@ def onnx(
         inputs: Example inputs whose first axis is the batch.
         path: File to write; its folder is made.
         dynamic_batch: Leave the batch size open.
+        weights: How integer weights are written. ``uint8`` is for ONNX Runtime on x86 without VNNI, where the
+            faster kernels for ``int8`` overflow (:mod:`gracile.export.unsigned_weights`).
 
     Returns:
         The file's name, checksum and size.
 
     Raises:
+        BadArgument: ``weights`` is something else.
         ExportError: The exporter or the ONNX checker refuses the model, or it finds ranges of fewer than 8
             bits at run time, for which ONNX has no operator.
         StorageError: The file cannot be written.
@@ -69,6 +79,8 @@ def onnx(
         'm.onnx'
     """
     path = Path(path)
+    if weights not in ("int8", "uint8"):
+        raise BadArgument("weights", wanted="int8 or uint8", found=repr(weights))
     _check_dynamic(model)
     quantized = isinstance(model, QuantizedModel)
     if isinstance(model, QuantizedModel):
@@ -79,6 +91,8 @@ def onnx(
     merge_pads(proto)
     copies = strided_shortcuts(proto)
     dynamic_layers(proto)
+    if weights == "uint8":
+        unsigned_weights(proto)
     _describe(proto, model, quantized, copies)
     try:
         checker.check_model(proto, full_check=True)

@@ -18,5 +18,6 @@ from .divergence import Outputs as Outputs
 from .divergence import divergence as divergence
 from .divergence import outputs as outputs
 from .modes import evaluating as evaluating
+from .processor import lacks_vnni as lacks_vnni
 from .ranges import Histogram as Histogram
 from .raw import raw_bytes as raw_bytes

@@ -69,6 +69,9 @@ class Scheme:
         dynamic: Find ranges of activations in each batch at run time, instead of beforehand: only what layers
             read is rounded, ``activation_range`` and ``sum_bits`` do not count, and fewer than 8 bits run in
             simulation only.
+        reduce_range: Weights of 8 bits that meet 8-bit inputs use only half their range, ``-63..63``, so that
+            processors without VNNI cannot overflow (:mod:`gracile.quantize.reduced_range`); ``None``: if this
+            processor is one.
         rescue: What changes the float network beforehand so that few bits hurt less, in this order, such as
             ``(Equalize(),)``. ``None``: ``(Equalize(),)`` without data and with one scale for a weight, else
             nothing.
@@ -92,6 +95,7 @@ class Scheme:
     rounding: Rounding | str | None = None
     bias_correction: bool = False
     dynamic: bool = False
+    reduce_range: bool | None = None
     rescue: tuple[Rescue, ...] | None = None
     data_free: DataFree = field(default_factory=DataFree)
 

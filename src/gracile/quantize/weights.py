@@ -15,6 +15,7 @@ from gracile.records import EdgeQuant, WeightQuant
 from .grid import MOST_BIAS as MOST_BIAS
 from .grid import Grid
 from .lower import fetch
+from .reduced_range import grid_bits, reduced_layers
 from .rounding import unpack
 from .scheme import Scheme
 from .units import Layer, Units
@@ -29,7 +30,10 @@ def weight_grids(
 ) -> tuple[WeightQuant, ...]:
     """A grid for the weights of every layer, each rounded to the nearest."""
     scales = {edge.node: edge.scale for edge in edges if edge.readers != "rest"}
-    return tuple(_grid(module, layer, units, scales, scheme, bits[layer.name][0]) for layer in once(units))
+    reduced = reduced_layers(units, bits, scheme.reduce_range)
+    return tuple(
+        _grid(module, layer, units, scales, scheme, bits[layer.name][0], reduced) for layer in once(units)
+    )
 
 
 def once(units: Units) -> list[Layer]:
@@ -61,14 +65,16 @@ def _grid(
     scales: dict[str, float],
     scheme: Scheme,
     bits: int,
+    reduced: frozenset[str],
 ) -> WeightQuant:
     weight = fetch(module, str(layer.weight.target)).detach().float()
     estimator = scheme.weight_range
     assert not isinstance(estimator, str)
     axis, group = scheme.weight_axis, scheme.weight_group
+    used = grid_bits(layer.name, bits, reduced)
 
     def find(rows: Tensor, along: int | None = 0) -> Grid:
-        return estimator(rows, bits=bits, signed=True, symmetric=scheme.weight_symmetric, axis=along)
+        return estimator(rows, bits=used, signed=True, symmetric=scheme.weight_symmetric, axis=along)
 
     found = find(weight, axis) if group is None else by_group(weight, group, find)
     scale = found.scale

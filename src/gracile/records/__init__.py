@@ -45,6 +45,7 @@ from .measurement import Ratio as Ratio
 from .measurement import Speed as Speed
 from .overflow import LayerAccumulator as LayerAccumulator
 from .overflow import OverflowReport as OverflowReport
+from .overflow import PairOverflow as PairOverflow
 from .preparation import BiasAbsorption as BiasAbsorption
 from .preparation import ChannelScaling as ChannelScaling
 from .preparation import ChannelSplit as ChannelSplit

@@ -24,6 +24,15 @@ class LayerAccumulator:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PairOverflow:
+    """A layer in ``channels`` of whose ``of`` output channels two 8-bit products may exceed 16 bits."""
+
+    layer: str
+    channels: int
+    of: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class OverflowReport:
     """Accumulators of every layer, over ``images`` inputs."""
 

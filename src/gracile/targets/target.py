@@ -36,6 +36,7 @@ class Target:
             always faster.
         integers: Formats that run in integer kernels, the best first, empty where everything runs in floating
             point.
+        adds_pairs: On x86 without VNNI its kernels for signed weights add products in pairs of 16 bits.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Target:
     channel_multiple: int
     channel_floor: int
     integers: tuple[IntegerFormat, ...]
+    adds_pairs: bool = False
 
     def useful_width(self, width: int, available: int) -> int:
         """Round ``width`` up to one that pays, never above ``available``.
@@ -69,13 +71,18 @@ class Target:
         return next(iter(self.integers), None)
 
     def remarks(
-        self, bits: Iterable[tuple[int, int]], written: IntegerFormat | None = None
+        self,
+        bits: Iterable[tuple[int, int]],
+        written: IntegerFormat | None = None,
+        *,
+        overflowing: int = 0,
     ) -> tuple[str, ...]:
         """What is slower than one might hope, or not executed in integers, in plain sentences.
 
         Args:
             bits: Of the weights and of what is read, one pair for each quantized layer.
             written: The format that the file holds; ``None`` for :attr:`encoding`.
+            overflowing: Layers in which two products may exceed 16 bits.
 
         Example:
             >>> TARGETS["openvino-cpu"].remarks([(8, 8)])
@@ -100,6 +107,12 @@ class Target:
                 f"floating point; {self.encoding.activation} with {self.encoding.weight} runs in integers."
             )
         found += [f"{self.title}: {f.note}" for f in known if f.note]
+        if overflowing and self.adds_pairs and written.weight == "int8":
+            found.append(
+                f"{self.title}: on x86 without VNNI (before Cascade Lake, Alder Lake and Zen 4) sums of two "
+                f"products may overflow in {overflowing} of {len(pairs)} layers and results come out wrong; "
+                "quantize with reduce_range, which takes half the range of 8-bit weights, to deploy there."
+            )
         fewer = sum(min(pair) < 8 for pair in pairs)
         if fewer and known:
             found.append(
@@ -130,6 +143,7 @@ TARGETS: dict[str, Target] = {
             channel_multiple=16,
             channel_floor=16,
             integers=(_U8S8, _U8U8, _SLOW_S8S8),
+            adds_pairs=True,
         ),
         Target(
             name="openvino-cpu",
@@ -139,6 +153,7 @@ TARGETS: dict[str, Target] = {
             channel_multiple=16,
             channel_floor=1,
             integers=(_U8S8, _S8S8),
+            adds_pairs=True,
         ),
         Target(
             name="torch-cpu",

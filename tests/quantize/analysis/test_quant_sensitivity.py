@@ -42,14 +42,14 @@ def test_a_layers_curve_is_that_of_the_model_with_only_it_quantized() -> None:
             layer.bias.copy_(
                 next(m() for m in modules if isinstance(m, QuantizedBias) and m.name == curve.name)
             )
-            assert dict(curve.points)[3] == pytest.approx(divergence(wanted, alone(x[:8])), rel=1e-4)
+            assert dict(curve.points)[3] == pytest.approx(divergence(wanted, alone(x[:8])), rel=1e-3)
             assert curve.values == layer.weight.numel()
         quantizer = quantized.network.get_submodule(f"quantizers.{table.edges[1].name}")
         behind = model[4](model[3](model[2](quantizer(torch.relu(model[0](x[:8]))))))
-        assert dict(table.edges[1].points)[3] == pytest.approx(divergence(wanted, behind), rel=1e-4)
+        assert dict(table.edges[1].points)[3] == pytest.approx(divergence(wanted, behind), rel=1e-3)
         first = quantized.network.get_submodule(f"quantizers.{table.edges[0].name}")
         assert dict(table.edges[0].points)[3] == pytest.approx(
-            divergence(wanted, model(first(x[:8]))), rel=1e-4
+            divergence(wanted, model(first(x[:8]))), rel=1e-3
         )
     assert [curve.readers for curve in table.edges] == [("0",), ("2",), ("4",)]
     assert table.edges[1].values == 4 * 36

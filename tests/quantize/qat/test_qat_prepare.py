@@ -126,7 +126,9 @@ def test_statistics_go_on_where_those_of_the_original_stopped(momentum: float | 
 
 def test_quantizers_lie_where_the_model_does() -> None:
     network = lower(blocks(), (images(1),)).to("meta")
-    work = _Work(network=network, normalised=set(), bits={}, scheme=QatScheme(), momenta={})
+    work = _Work(
+        network=network, normalised=set(), bits={}, reduced=frozenset(), scheme=QatScheme(), momenta={}
+    )
     edge = EdgeQuant(node="relu", bits=4, qmin=0, qmax=15, scale=0.1, zero_point=0)
     assert {tensor.device.type for tensor in work._activation(edge).state_dict().values()} == {"meta"}
 

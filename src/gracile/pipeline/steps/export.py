@@ -30,20 +30,22 @@ class ExportStep(Step):
     """Name of the file in the run's folder."""
     target: Literal["onnxruntime-cpu", "openvino-cpu"] = "onnxruntime-cpu"
     """Where the file will run: its kernels are listed and compared, and what is slower there is said."""
+    weights: Literal["int8", "uint8"] = "int8"
+    """How integer weights are written; uint8 is exact in ONNX Runtime on x86 without VNNI."""
 
     def run(self, state: State, bench: Bench) -> Outcome:
         """Export, list the kernels that the target runs, compare it with the simulation."""
         from dataclasses import replace
 
         from gracile import export
-        from gracile.targets import TARGETS
+        from gracile.targets import TARGETS, IntegerFormat
 
         from ..state import Outcome
 
         target = TARGETS[self.target]
         path = bench.out / self.file
         bench.tick("writing", 0, 3)
-        artifact = export.onnx(state.current, bench.inputs, path)
+        artifact = export.onnx(state.current, bench.inputs, path, weights=self.weights)
         bench.tick("kernels", 1, 3)
         kernels = export.kernels(path, runtime=target.runtime)
         bench.tick("parity", 2, 3)
@@ -52,7 +54,9 @@ class ExportStep(Step):
         asked = [row for row in kernels if row["bits"] is not None and row["bits"] < FLOAT_BITS]
         integer = sum(bool(row["integer"]) for row in asked)
         kind = f"{integer} of {len(asked)} quantized layers run in integers" if asked else "float"
-        remarks = target.remarks(_bits(state.quantized))
+        written = IntegerFormat(activation="uint8", weight=self.weights)
+        overflowing = _overflowing(state.quantized)
+        remarks = target.remarks(_bits(state.quantized), written, overflowing=overflowing)
         if apart := export.first_apart(parity):
             remarks += (f"{target.title} parts from the simulation first at {apart}, by more than one step.",)
         for remark in remarks:
@@ -87,3 +91,10 @@ def _bits(quantized: nn.Module | None) -> list[tuple[int, int]]:
     if not isinstance(quantized, quantize.QuantizedModel):
         return []
     return [(weights, reads) for _, weights, reads in quantize.bits_of(quantized)]
+
+
+def _overflowing(quantized: nn.Module | None) -> int:
+    """Layers in which two products may exceed 16 bits."""
+    from gracile import quantize
+
+    return len(quantize.may_overflow(quantized)) if isinstance(quantized, quantize.QuantizedModel) else 0

@@ -51,6 +51,8 @@ class QatStep(TuneStep):
         "plain", "fold_and_drop", "frozen", "two_convolutions", "krishnamoorthi", "one_convolution"
     ] = "plain"
     """Where batch norms stand while training."""
+    reduce_range: bool | None = None
+    """As in ``quantize``."""
     calibration: int = Field(default=512, ge=1)
     """Unlabelled training images on which first ranges are found."""
     activations_from: int = Field(default=1, ge=1)
@@ -87,6 +89,7 @@ class QatStep(TuneStep):
             activations=self.activations,
             per_channel=self.weight_granularity == "per_channel",
             batch_norm=self.batch_norm,
+            reduce_range=self.reduce_range,
         )
 
     def phases(self) -> Plan:
@@ -132,10 +135,11 @@ class QatStep(TuneStep):
         )
 
     def _detail(self, quantized: QuantizedModel, model: QatModel, images: int) -> dict[str, Any]:
-        from gracile.quantize import qat
+        from gracile.quantize import qat, reduces
 
         return {
             "estimator": quantized.plan.estimator,
+            "reduce_range": reduces(self.reduce_range),
             "layers": len(quantized.plan.weights),
             "images": images,
             "technique": {"weights": self.weights, "activations": self.activations, "norms": self.batch_norm},

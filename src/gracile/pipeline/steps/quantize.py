@@ -69,6 +69,9 @@ class QuantizeStep(Step):
     """Steps of learning for each layer (``adaround``) or block (``blocks``); empty: the rounding's own."""
     dynamic: bool = False
     """Find ranges of activations in each batch at run time."""
+    reduce_range: bool | None = None
+    """Weights of 8 bits use half their range, so that x86 processors without VNNI cannot overflow; empty:
+    where this processor is one."""
     bias_correction: bool = False
     """Shift biases so that each layer's mean output on the calibration images is that of the float model."""
     calibration: int = Field(default=512, ge=0)
@@ -120,6 +123,7 @@ class QuantizeStep(Step):
             summary=f"{len(plan.weights)} layers at {bits}, {len(plan.skipped)} left in float",
             detail={
                 "estimator": plan.estimator,
+                "reduce_range": quantize.reduces(self.reduce_range),
                 "layers": len(plan.weights),
                 "images": 0 if images is None else len(images),
                 **detail,

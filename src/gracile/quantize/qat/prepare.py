@@ -20,6 +20,7 @@ from ..calibration import float32_batches
 from ..graph_fold import fold_norms_
 from ..lower import argument, fetch, lower, op_name, per_axis, value_of
 from ..model import drop_unread, hang_behind
+from ..reduced_range import reduced_layers
 from ..scheme import Scheme
 from ..units import Layer, Units, find_units
 from ..weights import check_finite
@@ -89,7 +90,12 @@ def prepare(
     behind = {pair.layer for pair in norms.pairs}
     shared = shared_parameters(graph, units, behind)
     work = _Work(
-        network=copy.deepcopy(graph), normalised=behind, bits=bits, scheme=scheme, momenta=_momenta(model)
+        network=copy.deepcopy(graph),
+        normalised=behind,
+        bits=bits,
+        reduced=reduced_layers(units, bits, scheme.reduce_range),
+        scheme=scheme,
+        momenta=_momenta(model),
     )
     for layer in units.layers:
         if layer.name in shared:
@@ -110,6 +116,7 @@ class _Work:
     network: fx.GraphModule
     normalised: set[str]
     bits: dict[str, tuple[int, int]]
+    reduced: frozenset[str]
     scheme: QatScheme
     momenta: Mapping[str, float | None]
 
@@ -160,6 +167,7 @@ class _Work:
         weight, bias = stored("weight"), stored("bias")
         assert weight is not None
         quantizer = self._quantizer(self.bits[layer.name][0], operation, weight)
+        quantizer.reduced = layer.name in self.reduced
         if layer.name not in self.normalised:
             return NoNorm(operation, weight, bias, None, quantizer)
         return SCHEMES_OF_BN[self.scheme.batch_norm](operation, weight, bias, self._norm(node), quantizer)

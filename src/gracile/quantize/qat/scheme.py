@@ -32,6 +32,9 @@ class QatScheme:
             on, and ``unit``, which cuts at 1, for fewer than 8 bits; elsewhere ``lsq`` acts.
         per_channel: One scale for each output channel; else one for a weight. Free at run time.
         batch_norm: Name in ``SCHEMES_OF_BN``: where normalisation stands while training.
+        reduce_range: Weights of 8 bits that meet 8-bit inputs use only half their range, ``-63..63``, so that
+            processors without VNNI cannot overflow (:mod:`gracile.quantize.reduced_range`); ``None``: if this
+            processor is one.
         activation_range: How first ranges are found on calibration images.
 
     Raises:
@@ -51,6 +54,7 @@ class QatScheme:
     activations: str = "lsq"
     per_channel: bool = True
     batch_norm: str = "plain"
+    reduce_range: bool | None = None
     activation_range: RangeEstimator | str = field(default_factory=MSE)
 
     def __post_init__(self) -> None:

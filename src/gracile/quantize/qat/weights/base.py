@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gracile.errors import BadArgument
 
+from ...reduced_range import REDUCED_BITS
 from ..straight import keep_parameters
 
 _TINY = torch.finfo(torch.float32).tiny
@@ -43,7 +44,7 @@ class WeightQuantizer(nn.Module, ABC):
         if (axis is None) != (channels is None) or (channels is not None and channels < 1):
             raise BadArgument("channels", wanted="the length of the axis", found=f"{axis=}, {channels=}")
         self.bits, self.axis, self.channels = bits, axis, channels
-        self.enabled = True
+        self.enabled, self.reduced = True, False
 
     @classmethod
     def of(cls, weight: Tensor, *, bits: int, axis: int | None = None, **options: Any) -> Self:
@@ -69,9 +70,14 @@ class WeightQuantizer(nn.Module, ABC):
         self.start_(weight)
 
     @property
+    def grid_bits(self) -> int:
+        """Bits of the grid: 7 where ``reduced`` is set and there are 8."""
+        return REDUCED_BITS if self.reduced and self.bits == 8 else self.bits
+
+    @property
     def qmax(self) -> int:
         """Largest integer; the smallest is its negative."""
-        return int(max(2 ** (self.bits - 1) - 1, 1))
+        return int(max(2 ** (self.grid_bits - 1) - 1, 1))
 
     @torch.no_grad()
     def start_(self, weight: Tensor) -> None:

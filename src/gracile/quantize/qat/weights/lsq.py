@@ -38,7 +38,7 @@ class LSQ(WeightQuantizer):
     @torch.no_grad()
     def start_(self, weight: Tensor) -> None:
         """The step of least squared error."""
-        found = MSE()(weight.float(), bits=self.bits, signed=True, symmetric=True, axis=self.axis).scale
+        found = MSE()(weight.float(), bits=self.grid_bits, signed=True, symmetric=True, axis=self.axis).scale
         reach = self.per_scale(self.rows(weight.float()).abs().amax(1))
         self.learned_scale.copy_(torch.where(reach > 0, positive(found), 1.0))
 
