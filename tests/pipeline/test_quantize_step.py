@@ -103,7 +103,9 @@ def test_an_export_says_where_its_file_may_overflow(net: nn.Module, bench: Bench
         QuantizeStep.model_validate({"calibration": 64, "reduce_range": value}).run(State(model=net), bench)
         for value in (False, True)
     )
-    assert (full.detail["reduce_range"], half.detail["reduce_range"]) == (False, True)
+    assert (full.detail["reduced"], half.detail["reduced"]) == (0, 3)
+    assert full.summary == "3 layers at W8A8, 0 left in float"
+    assert half.summary == "3 layers at W8A8 (3 in half the range of 8 bits), 0 left in float"
     export = ExportStep.model_validate({})
     (remark,) = export.run(full.state, bench).detail["remarks"]
     assert "may overflow in " in remark

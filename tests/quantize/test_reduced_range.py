@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from gracile.nn import QuantizedModel
-from gracile.quantize import Bits, PerTensor, Scheme, may_overflow, ptq, qat, reduced_range, reduces
-from gracile.quantize.reduced_range import _beyond
+from gracile.quantize import Bits, PerTensor, Scheme, may_overflow, ptq, qat, reduced_range
+from gracile.quantize.reduced_range import _beyond, reduces
 from gracile.testing import net
 
 rows = st.lists(st.lists(st.integers(-127, 127), min_size=3, max_size=3), min_size=1, max_size=4)
@@ -51,11 +51,13 @@ def test_nothing_can_overflow_in_half_the_range(options: dict[str, object]) -> N
     widest = [w for w in quantized.plan.weights if w.bits == 8]
     assert widest
     assert all(-64 <= w.qmin <= -63 and w.qmax == 63 for w in widest)
+    assert quantized.plan.reduced == tuple(w.layer for w in widest)
 
 
 def test_the_full_range_can_and_says_where() -> None:
     quantized = _quantized(reduce_range=False, weight_range="minmax", rounding="nearest")
     assert all(w.qmax == 127 for w in quantized.plan.weights)
+    assert quantized.plan.reduced == ()
     found = may_overflow(quantized)
     assert {one.layer for one in found} <= {w.layer for w in quantized.plan.weights}
     assert found

@@ -35,7 +35,6 @@ from .ranges import RangeEstimator as RangeEstimator
 from .ranges import statistics_grid as statistics_grid
 from .ranges import statistics_range as statistics_range
 from .reduced_range import may_overflow as may_overflow
-from .reduced_range import reduces as reduces
 from .rescue import RESCUES as RESCUES
 from .rescue import AbsorbBias as AbsorbBias
 from .rescue import Equalize as Equalize

@@ -80,6 +80,11 @@ class QuantPlan:
         return {edge.bits for edge in self.edges} | {entry.bits for entry in self.dynamic}
 
     @property
+    def reduced(self) -> tuple[str, ...]:
+        """Layers of 8 bits whose weights take half the range, so that sums of two products fit 16 bits."""
+        return tuple(w.layer for w in self.weights if w.bits == 8 and w.qmax < 2**6)
+
+    @property
     def own_grids(self) -> dict[str, EdgeQuant]:
         """Node to the grid that its values are rounded to first."""
         return {edge.node: edge for edge in self.edges if edge.readers != "layers"}

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gracile.errors import BadArgument
 
+from .quantize import half
 from .training import facts, told
 from .tune import TuneStep
 
@@ -129,17 +130,17 @@ class QatStep(TuneStep):
         examples, _ = self.examples(bench)
         return Outcome(
             state=replace(state, model=model.write_back(state.model), quant=plan, quantized=quantized),
-            summary=f"{len(plan.weights)} layers at {bits}, {told(history)}",
+            summary=f"{len(plan.weights)} layers at {bits}{half(plan)}, {told(history)}",
             detail=facts(history, len(examples)) | self._detail(quantized, model, len(images)),
             skips=plan.skipped,
         )
 
     def _detail(self, quantized: QuantizedModel, model: QatModel, images: int) -> dict[str, Any]:
-        from gracile.quantize import qat, reduces
+        from gracile.quantize import qat
 
         return {
             "estimator": quantized.plan.estimator,
-            "reduce_range": reduces(self.reduce_range),
+            "reduced": len(quantized.plan.reduced),
             "layers": len(quantized.plan.weights),
             "images": images,
             "technique": {"weights": self.weights, "activations": self.activations, "norms": self.batch_norm},

@@ -13,6 +13,7 @@ from ..schema import Step
 
 if TYPE_CHECKING:
     from gracile.quantize import Rounding, Scheme
+    from gracile.records import QuantPlan
 
     from ..state import Bench, Outcome, State
 
@@ -120,10 +121,10 @@ class QuantizeStep(Step):
             detail |= looked_at(quantized, state, bench, images, scheme, self.sensitivity)
         return Outcome(
             state=replace(state, quant=plan, quantized=quantized),
-            summary=f"{len(plan.weights)} layers at {bits}, {len(plan.skipped)} left in float",
+            summary=f"{len(plan.weights)} layers at {bits}{half(plan)}, {len(plan.skipped)} left in float",
             detail={
                 "estimator": plan.estimator,
-                "reduce_range": quantize.reduces(self.reduce_range),
+                "reduced": len(plan.reduced),
                 "layers": len(plan.weights),
                 "images": 0 if images is None else len(images),
                 **detail,
@@ -178,3 +179,8 @@ class QuantizeStep(Step):
             found=f"{self.iterations} with rounding {self.rounding}",
             do="Leave iterations out, or name the rounding.",
         )
+
+
+def half(plan: QuantPlan) -> str:
+    """For a summary: how many layers take half the range of 8 bits; empty where none does."""
+    return f" ({len(plan.reduced)} in half the range of 8 bits)" if plan.reduced else ""
