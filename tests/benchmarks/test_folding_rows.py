@@ -51,6 +51,16 @@ def test_rows_show_what_is_wrong() -> None:
     )  # fmt: skip
 
 
+def test_what_fusing_leaves_counts_beside_other_tools() -> None:
+    rows = {
+        row.id: row for row in rows_of([entry("a", left=4, left_fused=0, why=dict.fromkeys("abcd", "w"))])
+    }
+    assert rows["folding.left_beyond.ort"].value == -2
+    assert rows["folding.models_behind.ort"].value == 0
+    assert rows["folding.norms_left_without_reason"].ok
+    assert detail(entry("a", left_fused=0))["left after fusing"] == 0
+
+
 def test_a_tool_that_fails_is_left_out_of_the_comparison_and_named() -> None:
     one = entry("a")
     del one["torch"]
