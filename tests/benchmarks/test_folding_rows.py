@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.folding import detail, left_by_torch, norms_in, randomise_, rows_of
+from benchmarks.folding import detail, in_double, left_by_torch, norms_in, randomise_, rows_of
 from gracile import graph
 
 
@@ -37,6 +37,25 @@ def test_rows_of_a_good_run() -> None:
     assert rows["folding.norms_folded"].unit == "of 4"
     assert rows["folding.left_beyond.torch"].value == -2
     assert rows["folding.left_beyond.ort"].n == 1
+
+
+def test_weights_that_start_at_zero_are_given_values() -> None:
+    net = nn.Linear(3, 2)
+    nn.init.zeros_(net.weight)
+    randomise_(net)
+    assert net.weight.any()
+
+
+def test_an_error_of_float32_is_looked_at_in_float64() -> None:
+    one = entry("a", error=2e-4, error_double=1e-6, own_noise=3e-4)
+    assert all(row.ok for row in rows_of([one]))
+    assert detail(one)["error in float64"] == 1e-6
+    model, shifted = nn.Linear(3, 2), nn.Linear(3, 2)
+    shifted.load_state_dict(model.state_dict())
+    shifted.bias.data += 0.5
+    found = in_double(model, shifted, torch.randn(4, 3))
+    assert found["error_double"] > 0.1
+    assert found["own_noise"] < 1e-6
 
 
 def test_rows_show_what_is_wrong() -> None:
