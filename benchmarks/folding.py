@@ -6,7 +6,7 @@ extended optimisations of the file that PyTorch's exporter writes and optimises 
 ONNX Runtime folds nothing: the file computes the norms' numbers from shapes. Where norms work on the batch at
 hand, ours are fused after folding too, which makes standardised weights constants, as ONNX Runtime does; what
 is left after that stands in a column of its own. Errors are shares of the largest output in float32; where
-one is above 1e-4, the same in float64 counts, and how far the unfolded model's own float32 is from it is said.
+one is above 1e-4, the same in float64 counts, and how far the unfolded model in float32 is from it is said.
 """
 
 from __future__ import annotations
