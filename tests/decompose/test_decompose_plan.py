@@ -329,3 +329,17 @@ def test_data_of_a_loader_on_a_model_with_padding_by_name() -> None:
         "mirrored": "its padding is 'reflect'",
     }
     assert torch.equal(images, kept)
+
+
+def test_few_images_do_not_tell_the_energy_of_many_inputs() -> None:
+    """A rank of eight would keep all energy of eight images, and nothing of others."""
+    model, x = nn.Sequential(nn.Linear(64, 48), nn.ReLU(), nn.Linear(48, 40)).eval(), torch.randn(96, 64)
+    few = decompose.plan(model, (x[:1],), budget=Energy(kept=0.99), calibration=x[:8])
+    assert few.layers == ()
+    assert {skip.where: skip.why for skip in few.skipped} == {
+        "0": "8 rows of calibration data cannot tell the energy of 64 inputs",
+        "2": "8 rows of calibration data cannot tell the energy of 48 inputs",
+    }
+    enough = decompose.plan(low_rank(model), (x[:1],), budget=Energy(kept=0.9), calibration=x)
+    assert {one.layer for one in enough.layers} == {"0", "2"}
+    assert decompose.plan(model, (x[:1],), budget=Macs(fraction_kept=0.5), calibration=x[:8]).layers

@@ -25,7 +25,8 @@ FORMS: tuple[Form, ...] = (SVD(), Spatial(), Tucker())
 class Energy:
     """Factor each layer at the lowest rank that keeps the share ``kept`` of its output's energy, in (0, 1).
 
-    Without data it is the energy of the weight.
+    Without data it is the energy of the weight. With fewer rows of data than a layer reads numbers, a rank of
+    as many rows keeps all their energy and fits nothing else: such a layer stays dense, with that reason.
     """
 
     kept: float
@@ -81,6 +82,9 @@ def plan(
     data = calibration if calibration is None or isinstance(calibration, Tensor) else list(calibration)
     seen = survey(model, inputs, data, seed=seed)
     skipped = [Skipped(name, why) for name, why in refused(model, seen, forms, leave)]
+    if isinstance(budget, Energy):
+        told = {skip.where for skip in skipped}
+        skipped += [Skipped(name, why) for name, why in _too_few_rows(seen) if name not in told]
     out = {skip.where for skip in skipped}
     options = {name: options_of(one, forms) for name, one in seen.items() if name not in out}
     clock: dict[tuple[str, Option], LayerTime] = {}
@@ -130,6 +134,15 @@ def refused(
         elif len(why) == len(forms):
             found.append((name, why[0]))
     return found
+
+
+def _too_few_rows(seen: Mapping[str, Seen]) -> list[tuple[str, str]]:
+    """Layers whose data do not tell their energy, with the reason."""
+    return [
+        (name, f"{one.rows} rows of calibration data cannot tell the energy of {len(one.mean)} inputs")
+        for name, one in seen.items()
+        if one.mean is not None and one.rows < len(one.mean)
+    ]
 
 
 def _shared(model: nn.Module) -> set[str]:

@@ -33,8 +33,8 @@ class Use:
 class Seen:
     """One layer: its calls for a batch of inputs, moments of what one output reads.
 
-    ``covariance`` ``(in * taps, in * taps)`` and ``mean`` ``(in * taps,)`` are centred moments, ``None``
-    without data.
+    ``covariance`` ``(in * taps, in * taps)`` and ``mean`` ``(in * taps,)`` are centred moments of so many
+    ``rows``, ``None`` without data.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Seen:
     batch: int
     covariance: Tensor | None = None
     mean: Tensor | None = None
+    rows: int = 0
 
     @property
     def space(self) -> Space:
@@ -97,9 +98,15 @@ def survey(
     batch = _batch(inputs)
     found = {}
     for name, uses in sizes.items():
-        covariance, mean = moments.get(name, (None, None))
+        covariance, mean, rows = moments.get(name, (None, None, 0))
         found[name] = Seen(
-            name=name, layer=layers[name], uses=tuple(uses), batch=batch, covariance=covariance, mean=mean
+            name=name,
+            layer=layers[name],
+            uses=tuple(uses),
+            batch=batch,
+            covariance=covariance,
+            mean=mean,
+            rows=rows,
         )
     return found
 
@@ -145,7 +152,7 @@ def _moments(
     calibration: Calibration,
     layers: dict[str, nn.Module],
     seed: int,
-) -> dict[str, tuple[Tensor, Tensor]]:
+) -> dict[str, tuple[Tensor, Tensor, int]]:
     draw = torch.Generator().manual_seed(seed)
     grams: dict[str, Gram] = {}
 
@@ -159,7 +166,7 @@ def _moments(
 
     wanted = {layer: look(name) for name, layer in layers.items() if plain(layer) is None}
     _run(model, batches_of(calibration), wanted)
-    return {name: _centred(gram) for name, gram in grams.items()}
+    return {name: (*_centred(gram), gram.rows) for name, gram in grams.items()}
 
 
 def _rows(layer: nn.Module, x: Tensor, out: Tensor, draw: torch.Generator) -> Tensor:
