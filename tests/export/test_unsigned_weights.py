@@ -81,6 +81,17 @@ def test_zero_points_may_be_absent_or_shared(kind: str, zero_point: bool) -> Non
     np.testing.assert_array_equal(ReferenceEvaluator(proto).run(None, x)[0], wanted)
 
 
+@pytest.mark.parametrize("computed", ["s", "z"])
+def test_what_is_not_stored_is_left_alone(computed: str) -> None:
+    proto = _layer("DequantizeLinear", zero_point=computed == "z")
+    value = next(t for t in proto.graph.initializer if t.name == computed)
+    proto.graph.node.insert(0, helper.make_node("Constant", [], [computed], value=value))
+    proto.graph.initializer.remove(value)
+    before = proto.SerializeToString()
+    assert export.unsigned_weights(proto) == 0
+    assert proto.SerializeToString() == before
+
+
 def test_other_kinds_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadArgument, match="int8 or uint8"):
         export.onnx(nn.Linear(2, 2), (torch.zeros(1, 2),), tmp_path / "m.onnx", weights="int4")  # type: ignore[arg-type]

@@ -8,6 +8,8 @@ refuses files in which layers share a zero point (ONNX Runtime 1.32). OpenVINO h
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
@@ -21,25 +23,31 @@ _ZERO = {"DequantizeLinear": 2, "MatMulInteger": 3, "ConvInteger": 3}
 
 
 def unsigned_weights(proto: ModelProto) -> int:
-    """Rewrite every stored int8 weight and its zero point as uint8, in place.
+    """Rewrite every int8 weight among the initializers, and its zero point, as uint8, in place.
+
+    A weight whose zero point is neither written nor known by a stored scale's shape stays as it is.
 
     Returns:
         How many weights there were.
     """
-    held = {t.name: t for t in proto.graph.initializer if t.data_type == TensorProto.INT8}
+    stored = {t.name: t for t in proto.graph.initializer}
+    held = {name: t for name, t in stored.items() if t.data_type == TensorProto.INT8}
     made: dict[str, TensorProto] = {}
     weights = set()
     for node in proto.graph.node:
         place = _READS.get(node.op_type)
         if place is None or node.input[place] not in held:
             continue
-        name = node.input[place]
+        name, zero = node.input[place], _zero_point(node)
+        if zero not in held and (
+            zero or (node.op_type == "DequantizeLinear" and node.input[1] not in stored)
+        ):
+            continue
         weights.add(name)
-        zero = _zero_point(node)
         for index, old in ((place, name), (_ZERO[node.op_type], zero)):
             new = f"{old or f'{name}.zero_point'}:unsigned"
             if new not in made:
-                values = numpy_helper.to_array(held[old]) if old else _absent(node, proto)
+                values = numpy_helper.to_array(held[old]) if old else _absent(node, stored)
                 made[new] = numpy_helper.from_array((values.astype(np.int16) + _OFFSET).astype(np.uint8), new)
             _set_input(node, index, new)
     proto.graph.initializer.extend(made.values())
@@ -53,12 +61,11 @@ def _zero_point(node: NodeProto) -> str:
     return node.input[index] if index < len(node.input) else ""
 
 
-def _absent(node: NodeProto, proto: ModelProto) -> np.ndarray:
+def _absent(node: NodeProto, stored: Mapping[str, TensorProto]) -> np.ndarray:
     """Zeros in the shape of a zero point that is not written."""
     if node.op_type != "DequantizeLinear":
         return np.zeros((), np.int8)
-    scale = next(t for t in proto.graph.initializer if t.name == node.input[1])
-    return np.zeros(tuple(scale.dims), np.int8)
+    return np.zeros(tuple(stored[node.input[1]].dims), np.int8)
 
 
 def _set_input(node: NodeProto, index: int, name: str) -> None:

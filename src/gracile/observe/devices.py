@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import platform
 from itertools import chain
 
 import torch
 from torch import nn
+
+from .processor import is_x86
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -33,7 +34,7 @@ def fast_bfloat16(device: torch.device) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type != "cpu":
         return False
-    if platform.machine().lower() in ("x86_64", "amd64"):  # oneDNN says yes to any AVX-512, and emulates
+    if is_x86():  # oneDNN says yes to any AVX-512, and emulates
         return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 

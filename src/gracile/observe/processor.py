@@ -10,6 +10,16 @@ _DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "avx10_1")
 """Instruction sets of x86 that multiply 8-bit numbers and add the products in 32 bits at once."""
 
 
+def is_x86() -> bool:
+    """Whether the processor is a 64-bit x86.
+
+    Example:
+        >>> is_x86() == (platform.machine().lower() in ("x86_64", "amd64"))
+        True
+    """
+    return platform.machine().lower() in ("x86_64", "amd64")
+
+
 def lacks_vnni() -> bool:
     """Whether this is an x86 processor whose 8-bit products are added in pairs of 16 bits.
 
@@ -21,7 +31,7 @@ def lacks_vnni() -> bool:
         >>> lacks_vnni() in (False, True)
         True
     """
-    if platform.machine().lower() not in ("x86_64", "amd64"):
+    if not is_x86():
         return False
     if not hasattr(torch.cpu, "get_capabilities"):  # torch 2.9; it knows no AVX-VNNI, which is the safe side
         return not torch.cpu._is_vnni_supported()
